@@ -1,0 +1,2 @@
+//! the command line under its short name.
+fn main() {}

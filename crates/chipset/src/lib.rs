@@ -1,0 +1,1 @@
+//! the platform devices around the CPU.

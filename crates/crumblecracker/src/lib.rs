@@ -1,0 +1,1 @@
+//! run OCI images as microVMs.

@@ -1,0 +1,1 @@
+//! what a virtual device is plugged into.

@@ -1,0 +1,1 @@
+//! device capabilities, bus, interrupt lines and VM clock.

@@ -1,0 +1,1 @@
+//! guest RAM as a cloneable handle.

@@ -1,0 +1,1 @@
+//! the portable face of the operating system.

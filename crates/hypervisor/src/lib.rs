@@ -1,0 +1,1 @@
+//! the traits every CPU backend implements, and their conformance suite.

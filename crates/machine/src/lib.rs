@@ -1,0 +1,1 @@
+//! one virtual machine: profile, boot, wiring, run.

@@ -1,0 +1,1 @@
+//! hardware virtualization behind one open().

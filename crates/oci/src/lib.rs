@@ -1,0 +1,1 @@
+//! OCI images: references, registries, content store, layer index; Debian packages as images.

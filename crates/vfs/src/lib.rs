@@ -1,0 +1,1 @@
+//! the FUSE server and its composable trees.

@@ -1,0 +1,1 @@
+//! virtqueues, transports and virtio devices.

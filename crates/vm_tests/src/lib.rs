@@ -1,0 +1,1 @@
+//! tests that run whole virtual machines.

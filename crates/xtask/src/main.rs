@@ -1,0 +1,2 @@
+//! the project's own tooling.
+fn main() {}

@@ -1,1 +1,133 @@
-//! guest RAM as a cloneable handle.
+//! Guest RAM as a cloneable handle.
+//!
+//! **Knows:** which guest-physical ranges are RAM and where the host has them mapped.
+//! **Must never know:** what lies in that RAM, devices, CPUs. Every access to guest bytes in the whole
+//! project goes through this crate (and `vm-memory` below it), bounds-checked and volatile, because the
+//! guest may change any byte at any moment.
+//!
+//! `unsafe` is allowed here for mapping and for handing raw host addresses to a hypervisor.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+pub use vm_memory::{
+    ByteValued, Bytes, GuestAddress, GuestMemory as GuestMemoryAccess, GuestMemoryBackend, GuestMemoryRegion,
+    MemoryRegionAddress, VolatileMemory, VolatileSlice,
+};
+use vm_memory::{GuestMemoryMmap, mmap::FromRangesError};
+
+/// Size of the smallest page that RAM is made of, in bytes.
+pub const PAGE_SIZE: u64 = 4096;
+
+/// Why guest RAM could not be had or touched.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A region's address or length is not a multiple of [`PAGE_SIZE`], or its length is 0.
+    #[error("guest RAM region {gpa:#x}+{len:#x} is empty or not aligned to pages")]
+    Misaligned {
+        /// First guest-physical address.
+        gpa: u64,
+        /// Length in bytes.
+        len: u64,
+    },
+    /// The host would not map that much, or regions overlap.
+    #[error("guest RAM cannot be mapped")]
+    Map(#[source] FromRangesError),
+}
+
+/// One stretch of guest RAM and where the host has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RamRegion {
+    /// First guest-physical address.
+    pub gpa: u64,
+    /// Length in bytes, a multiple of [`PAGE_SIZE`].
+    pub len: u64,
+    /// Host virtual address of its first byte. Valid as long as the [`GuestMemory`] it came from, or a clone
+    /// of it, lives.
+    pub host_address: usize,
+}
+
+/// All RAM of one guest. Clones share it; the mapping goes with the last clone.
+#[derive(Clone, Debug)]
+pub struct GuestMemory {
+    map: Arc<GuestMemoryMmap<()>>,
+}
+
+impl GuestMemory {
+    /// Maps zeroed anonymous RAM for each `(gpa, len)`; pages cost host memory when first touched.
+    ///
+    /// # Errors
+    /// Regions that are misaligned, empty or overlap, and a host that refuses.
+    pub fn anonymous(regions: &[(u64, u64)]) -> Result<Self, Error> {
+        let mut ranges = Vec::with_capacity(regions.len());
+        for &(gpa, len) in regions {
+            if len == 0 || gpa % PAGE_SIZE != 0 || len % PAGE_SIZE != 0 || gpa.checked_add(len).is_none() {
+                return Err(Error::Misaligned { gpa, len });
+            }
+            ranges.push((GuestAddress(gpa), len as usize));
+        }
+        let map = GuestMemoryMmap::from_ranges(&ranges).map_err(Error::Map)?;
+        Ok(Self { map: Arc::new(map) })
+    }
+
+    /// The stretches of RAM, in ascending order of address.
+    pub fn regions(&self) -> Vec<RamRegion> {
+        self.map
+            .iter()
+            .map(|region| RamRegion {
+                gpa: region.start_addr().0,
+                len: region.len(),
+                host_address: region.as_ptr() as usize,
+            })
+            .collect()
+    }
+
+    /// All RAM together, in bytes.
+    pub fn total_len(&self) -> u64 {
+        self.map.iter().map(|region| region.len()).sum()
+    }
+}
+
+/// `vm-memory`'s traits ([`Bytes`], [`GuestMemoryAccess`]) work on a handle directly, and `virtio-queue`
+/// takes it by this bound.
+impl Deref for GuestMemory {
+    type Target = GuestMemoryMmap<()>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.map
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn anonymous_two_regions_reads_back_and_refuses_the_gap() {
+        let memory = GuestMemory::anonymous(&[(0, 0x2000), (0x10_0000, 0x1000)]).unwrap();
+        memory
+            .write_obj(0x1122_3344_u32, GuestAddress(0x10_0ff0))
+            .unwrap();
+        assert_eq!(
+            memory.read_obj::<u32>(GuestAddress(0x10_0ff0)).unwrap(),
+            0x1122_3344
+        );
+        assert!(memory.read_obj::<u32>(GuestAddress(0x1ffe)).is_err());
+        assert_eq!(memory.total_len(), 0x3000);
+    }
+
+    #[test]
+    fn anonymous_misaligned_or_overlapping_is_refused() {
+        assert!(GuestMemory::anonymous(&[(0, 0x1001)]).is_err());
+        assert!(GuestMemory::anonymous(&[(0, 0)]).is_err());
+        assert!(GuestMemory::anonymous(&[(0, 0x2000), (0x1000, 0x1000)]).is_err());
+    }
+
+    #[test]
+    fn clone_shares_bytes_with_the_original() {
+        let memory = GuestMemory::anonymous(&[(0, 0x1000)]).unwrap();
+        let other = memory.clone();
+        memory.write_obj(7_u8, GuestAddress(5)).unwrap();
+        assert_eq!(other.read_obj::<u8>(GuestAddress(5)).unwrap(), 7);
+    }
+}

@@ -1,1 +1,17 @@
-//! device capabilities, bus, interrupt lines and VM clock.
+//! What a device is, and the bus it hangs on.
+//!
+//! **Knows:** device capabilities (ports, MMIO, PCI function), dispatch by address, interrupt lines and
+//! messages, VM time.
+//! **Must never know:** a hypervisor, a concrete device, a host service behind a device.
+#![forbid(unsafe_code)]
+
+mod bus;
+mod clock;
+mod device;
+mod interrupt;
+pub mod pci;
+
+pub use bus::{Bus, BusError, SharedDevice};
+pub use clock::VmClock;
+pub use device::{Device, MmioDevice, MmioRange, PortDevice, PortRange};
+pub use interrupt::{InterruptLine, LineTarget, MsiMessage, MsiSink};

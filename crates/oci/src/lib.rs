@@ -1,1 +1,27 @@
-//! OCI images: references, registries, content store, layer index; Debian packages as images.
+//! OCI images: references, registries, archives, the content store and the index of an image's files;
+//! Debian packages as images.
+//!
+//! It knows the OCI image and distribution specifications, Docker's configuration file and archives, and
+//! where a cache folder keeps what was fetched. A layer becomes a list of entries plus one page-aligned
+//! contents file; an image becomes one flat [`ImageIndex`] over the contents of its layers. Nothing is ever
+//! unpacked into a directory tree.
+//!
+//! It must never know virtual machines, file servers, terminals or the guest. Its interface is blocking;
+//! asynchronous code stays inside the `registry` module.
+#![forbid(unsafe_code)]
+
+mod config;
+mod digest;
+mod error;
+mod platform;
+mod progress;
+mod reference;
+mod store;
+
+pub use config::ImageConfig;
+pub use digest::Digest;
+pub use error::{Error, Result};
+pub use platform::Platform;
+pub use progress::{Event, Progress};
+pub use reference::{DEFAULT_REGISTRY, Reference};
+pub use store::{Image, Ingest, Layer, Store};

@@ -1,4 +1,38 @@
-//! What a PCI function shows its host bridge (PCI Local Bus 3.0, PCI Express Base).
+//! What a PCI function shows its host bridge (PCI Local Bus 3.0, PCI Express Base), and the parts one is
+//! made of: [`ConfigSpace`] and [`Msix`].
+
+mod config_space;
+mod msix;
+
+pub use config_space::{BarKind, ConfigSpace, Identity};
+pub use msix::{Msix, MsixLayout};
+
+/// Why a function's configuration space cannot be laid out as asked. Only wiring meets it, never a guest.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum PciError {
+    /// A BAR with a bad number, a bad length, or where another one is.
+    #[error("BAR {bar} of {len:#x} bytes cannot be placed")]
+    Bar {
+        /// BAR number.
+        bar: u8,
+        /// Length in bytes.
+        len: u64,
+    },
+    /// The 192 bytes for capabilities are used up, or one is longer than its length byte can say.
+    #[error("no room for capability {id:#04x} of {len} bytes")]
+    Capability {
+        /// Capability id.
+        id: u8,
+        /// Length in bytes, with its header.
+        len: usize,
+    },
+    /// An MSI-X structure with no or too many vectors, or at an impossible place.
+    #[error("MSI-X with {vectors} vectors cannot be placed")]
+    Msix {
+        /// Vectors asked for.
+        vectors: u16,
+    },
+}
 
 /// One PCI function. The host bridge owns dispatch: configuration cycles come by register, memory accesses
 /// by BAR and offset, according to what [`PciFunction::bars`] says at that moment, so a guest may move BARs

@@ -1,12 +1,21 @@
 //! Dispatch of port and memory-mapped accesses by address.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::{Device, MmioRange, PortRange};
+use crate::{ConcurrentDevice, Device, MmioRange, PortRange};
 
 /// A device shared between the bus, its wiring and the machine's lifecycle.
 pub type SharedDevice = Arc<Mutex<dyn Device>>;
+
+/// What stands behind a claim.
+#[derive(Clone)]
+enum Target {
+    /// Accesses take turns.
+    Locked(SharedDevice),
+    /// Accesses enter at once; the device locks for itself.
+    Concurrent(Arc<dyn ConcurrentDevice>),
+}
 
 /// Why a device cannot hang on the bus.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -40,7 +49,7 @@ pub enum BusError {
 struct Claim {
     last: u64,
     owner: String,
-    device: SharedDevice,
+    target: Target,
 }
 
 /// The claims of one address space, by first address.
@@ -56,7 +65,7 @@ impl Space {
         first: u64,
         last: u64,
         owner: &str,
-        device: &SharedDevice,
+        target: &Target,
     ) -> Result<(), BusError> {
         if let Some(other) = self
             .claims
@@ -77,19 +86,20 @@ impl Space {
             Claim {
                 last,
                 owner: owner.to_owned(),
-                device: device.clone(),
+                target: target.clone(),
             },
         );
         Ok(())
     }
 
-    fn find(&self, address: u64) -> Option<&SharedDevice> {
+    fn find(&self, address: u64) -> Option<&Target> {
         let (_, claim) = self.claims.range(..=address).next_back()?;
-        (claim.last >= address).then_some(&claim.device)
+        (claim.last >= address).then_some(&claim.target)
     }
 }
 
-/// All devices by address. Wired once, then read-only: dispatch takes only the device's own lock.
+/// All devices by address. Wired once, then read-only: dispatch takes only the device's own lock, and none
+/// for a [`ConcurrentDevice`].
 #[derive(Default)]
 pub struct Bus {
     ports: Space,
@@ -102,30 +112,47 @@ impl Bus {
     /// # Errors
     /// [`BusError`]; the bus must then be thrown away, as some claims may have been entered.
     pub fn add(&mut self, device: &SharedDevice) -> Result<(), BusError> {
-        let mut guard = device.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = lock(device);
         let owner = guard.name().to_owned();
         let ports = guard.ports().map(|ports| ports.port_ranges()).unwrap_or_default();
         let ranges = guard.mmio().map(|mmio| mmio.mmio_ranges()).unwrap_or_default();
         drop(guard);
-        for PortRange { first, last } in ports {
+        self.claim_all(&owner, &ports, &ranges, &Target::Locked(device.clone()))
+    }
+
+    /// Hangs a device on the bus that several vCPUs enter at once.
+    ///
+    /// # Errors
+    /// As [`Bus::add`].
+    pub fn add_concurrent(&mut self, device: Arc<dyn ConcurrentDevice>) -> Result<(), BusError> {
+        let owner = device.name().to_owned();
+        let (ports, ranges) = (device.port_ranges(), device.mmio_ranges());
+        self.claim_all(&owner, &ports, &ranges, &Target::Concurrent(device))
+    }
+
+    fn claim_all(
+        &mut self,
+        owner: &str,
+        ports: &[PortRange],
+        ranges: &[MmioRange],
+        target: &Target,
+    ) -> Result<(), BusError> {
+        let impossible = |kind, first| BusError::Range {
+            device: owner.to_owned(),
+            kind,
+            first,
+        };
+        for &PortRange { first, last } in ports {
             if last < first {
-                return Err(BusError::Range {
-                    device: owner,
-                    kind: "ports",
-                    first: first.into(),
-                });
+                return Err(impossible("ports", first.into()));
             }
             self.ports
-                .claim("ports", first.into(), last.into(), &owner, device)?;
+                .claim("ports", first.into(), last.into(), owner, target)?;
         }
-        for MmioRange { gpa, len } in ranges {
+        for &MmioRange { gpa, len } in ranges {
             let last = len.checked_sub(1).and_then(|len| gpa.checked_add(len));
-            let last = last.ok_or_else(|| BusError::Range {
-                device: owner.clone(),
-                kind: "memory",
-                first: gpa,
-            })?;
-            self.memory.claim("memory", gpa, last, &owner, device)?;
+            let last = last.ok_or_else(|| impossible("memory", gpa))?;
+            self.memory.claim("memory", gpa, last, owner, target)?;
         }
         Ok(())
     }
@@ -133,44 +160,61 @@ impl Bus {
     /// Carries out a load. An address nobody claims reads as all ones.
     pub fn mmio_read(&self, gpa: u64, data: &mut [u8]) {
         data.fill(0xff);
-        if let Some(device) = self.memory.find(gpa) {
-            let mut device = device.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(mmio) = device.mmio() {
-                mmio.mmio_read(gpa, data);
+        match self.memory.find(gpa) {
+            Some(Target::Locked(device)) => {
+                if let Some(mmio) = lock(device).mmio() {
+                    mmio.mmio_read(gpa, data);
+                }
             }
+            Some(Target::Concurrent(device)) => device.mmio_read(gpa, data),
+            None => {}
         }
     }
 
     /// Carries out a store. An address nobody claims swallows it.
     pub fn mmio_write(&self, gpa: u64, data: &[u8]) {
-        if let Some(device) = self.memory.find(gpa) {
-            let mut device = device.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(mmio) = device.mmio() {
-                mmio.mmio_write(gpa, data);
+        match self.memory.find(gpa) {
+            Some(Target::Locked(device)) => {
+                if let Some(mmio) = lock(device).mmio() {
+                    mmio.mmio_write(gpa, data);
+                }
             }
+            Some(Target::Concurrent(device)) => device.mmio_write(gpa, data),
+            None => {}
         }
     }
 
     /// Carries out an `in`. A port nobody claims reads as all ones.
     pub fn port_read(&self, port: u16, data: &mut [u8]) {
         data.fill(0xff);
-        if let Some(device) = self.ports.find(port.into()) {
-            let mut device = device.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(ports) = device.ports() {
-                ports.port_read(port, data);
+        match self.ports.find(port.into()) {
+            Some(Target::Locked(device)) => {
+                if let Some(ports) = lock(device).ports() {
+                    ports.port_read(port, data);
+                }
             }
+            Some(Target::Concurrent(device)) => device.port_read(port, data),
+            None => {}
         }
     }
 
     /// Carries out an `out`. A port nobody claims swallows it.
     pub fn port_write(&self, port: u16, data: &[u8]) {
-        if let Some(device) = self.ports.find(port.into()) {
-            let mut device = device.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(ports) = device.ports() {
-                ports.port_write(port, data);
+        match self.ports.find(port.into()) {
+            Some(Target::Locked(device)) => {
+                if let Some(ports) = lock(device).ports() {
+                    ports.port_write(port, data);
+                }
             }
+            Some(Target::Concurrent(device)) => device.port_write(port, data),
+            None => {}
         }
     }
+}
+
+/// A device whose thread panicked is still the guest's device: what it holds is checked at each access.
+fn lock(device: &SharedDevice) -> MutexGuard<'_, dyn Device + 'static> {
+    device.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -246,6 +290,37 @@ mod tests {
         assert_eq!(byte, [0xff]);
         bus.mmio_read(0xfec0_0010, &mut byte);
         assert_eq!(byte, [0x10]);
+    }
+
+    /// Reads itself through the bus it hangs on, which a lock would forbid.
+    struct Nested(std::sync::OnceLock<Arc<Bus>>);
+
+    impl ConcurrentDevice for Nested {
+        fn name(&self) -> &str {
+            "nested"
+        }
+        fn reset(&self) {}
+        fn port_ranges(&self) -> Vec<PortRange> {
+            vec![PortRange { first: 1, last: 2 }]
+        }
+        fn port_read(&self, port: u16, data: &mut [u8]) {
+            data[0] = 0x55;
+            if port == 1 {
+                self.0.get().unwrap().port_read(2, data);
+            }
+        }
+    }
+
+    #[test]
+    fn concurrent_device_is_entered_without_a_lock() {
+        let nested = Arc::new(Nested(Default::default()));
+        let mut bus = Bus::default();
+        bus.add_concurrent(nested.clone()).unwrap();
+        let bus = Arc::new(bus);
+        assert!(nested.0.set(bus.clone()).is_ok());
+        let mut byte = [0];
+        bus.port_read(1, &mut byte);
+        assert_eq!(byte, [0x55]);
     }
 
     #[test]

@@ -63,3 +63,36 @@ pub trait MmioDevice {
     /// A store at absolute address `gpa`.
     fn mmio_write(&mut self, gpa: u64, data: &[u8]);
 }
+
+/// A device that several vCPUs enter at once: an interrupt controller, or a bridge that only dispatches
+/// further. It guards its own state and calls out with none of its locks held. Data is as for [`PortDevice`]
+/// and [`MmioDevice`].
+pub trait ConcurrentDevice: Send + Sync {
+    /// Name in logs and errors.
+    fn name(&self) -> &str;
+
+    /// Puts the device into its state after power-on.
+    fn reset(&self);
+
+    /// The ports it answers; fixed for its life.
+    fn port_ranges(&self) -> Vec<PortRange> {
+        Vec::new()
+    }
+
+    /// The addresses it answers; fixed for its life.
+    fn mmio_ranges(&self) -> Vec<MmioRange> {
+        Vec::new()
+    }
+
+    /// An `in`; `data` comes filled with ones.
+    fn port_read(&self, _port: u16, _data: &mut [u8]) {}
+
+    /// An `out`.
+    fn port_write(&self, _port: u16, _data: &[u8]) {}
+
+    /// A load at absolute address `gpa`; `data` comes filled with ones.
+    fn mmio_read(&self, _gpa: u64, _data: &mut [u8]) {}
+
+    /// A store at absolute address `gpa`.
+    fn mmio_write(&self, _gpa: u64, _data: &[u8]) {}
+}

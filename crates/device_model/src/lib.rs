@@ -13,5 +13,5 @@ pub mod pci;
 
 pub use bus::{Bus, BusError, SharedDevice};
 pub use clock::VmClock;
-pub use device::{Device, MmioDevice, MmioRange, PortDevice, PortRange};
+pub use device::{ConcurrentDevice, Device, MmioDevice, MmioRange, PortDevice, PortRange};
 pub use interrupt::{InterruptLine, LineTarget, MsiMessage, MsiSink};

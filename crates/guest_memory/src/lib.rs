@@ -7,9 +7,12 @@
 //!
 //! `unsafe` is allowed here for mapping and for handing raw host addresses to a hypervisor.
 
+mod file_io;
+
 use std::ops::Deref;
 use std::sync::Arc;
 
+pub use file_io::GuestRange;
 pub use vm_memory::{
     ByteValued, Bytes, GuestAddress, GuestMemory as GuestMemoryAccess, GuestMemoryBackend, GuestMemoryRegion,
     MemoryRegionAddress, VolatileMemory, VolatileSlice,

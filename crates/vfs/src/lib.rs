@@ -14,9 +14,11 @@
 mod attr;
 mod error;
 mod memory_tree;
+mod overlay;
 pub mod protocol;
 mod read_only;
 mod server;
+mod sync;
 mod transfer;
 mod tree;
 
@@ -26,6 +28,7 @@ pub use attr::{
 };
 pub use error::Error;
 pub use memory_tree::{MemoryTree, MemoryTreeBuilder};
+pub use overlay::{Overlay, OverlayOptions, Scratch};
 pub use read_only::{Child, Content, Node, ReadOnlyTree};
 pub use server::Server;
 pub use transfer::{ReadBuffer, WriteSource};

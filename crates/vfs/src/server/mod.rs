@@ -15,6 +15,7 @@ use device_backends::{FileService, ReplySink, RequestSource};
 use rustix::io::Errno;
 
 use self::call::Call;
+pub(crate) use self::names::without_set_id;
 use crate::protocol::{BatchForgetIn, ForgetIn, ForgetOne, opcode};
 use crate::tree::Tree;
 

@@ -18,6 +18,8 @@
 
 mod device;
 mod error;
+#[cfg(test)]
+mod testing;
 mod transport;
 mod worker;
 

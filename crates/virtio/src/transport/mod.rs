@@ -9,6 +9,8 @@ pub mod pci;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub(crate) use notify::InterruptSink;
 pub use notify::{Doorbell, Interrupt};
 
 /// Where a driver rings one queue's doorbell: a store of the queue's index, as 16 or 32 bits, to `gpa`.

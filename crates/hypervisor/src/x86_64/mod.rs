@@ -1,9 +1,14 @@
 //! x86-64 CPU state in architectural terms.
 
 mod cpuid;
+mod msr;
+mod registers;
+mod state;
 
 pub use cpuid::CpuidLeaf;
-
-/// The whole architectural state of one vCPU.
-#[derive(Clone, Debug, PartialEq)]
-pub struct CpuState {}
+pub use msr::{Msr, SAVED_MSRS};
+pub use registers::{
+    DebugRegisters, GeneralRegisters, PendingEvents, PendingException, RunState, Segment, SystemRegisters,
+    TableRegister,
+};
+pub use state::{CpuState, Element, elements};

@@ -9,8 +9,8 @@
 //! Devices work on threads of their own: a doorbell wakes the thread, an access to a register never waits
 //! for a request except where the driver resets the device.
 //!
-//! All that the guest writes is hostile. A broken ring or request latches: the device shows
-//! DEVICE_NEEDS_RESET, serves nothing more until the driver resets it, and the VM goes on.
+//! All that the guest writes is hostile. A broken ring or request latches: its queue is not served again until
+//! the driver resets the device, which shows DEVICE_NEEDS_RESET meanwhile; the VM goes on.
 //!
 //! **Knows:** guest memory, the device model's seams, the services devices are plugged into.
 //! **Must never know:** a hypervisor, other devices, who implements a service.

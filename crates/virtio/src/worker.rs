@@ -21,13 +21,18 @@ struct Shared {
 struct State {
     raised: u64,
     stopping: bool,
+    sleeping: usize,
 }
 
 impl Signals {
     /// Raises signals: bit n is the device's signal n. One sleeping thread wakes.
     pub(crate) fn raise(&self, bits: u64) {
-        self.lock().raised |= bits;
-        self.shared.changed.notify_one();
+        let mut state = self.lock();
+        state.raised |= bits;
+        if state.sleeping > 0 {
+            drop(state);
+            self.shared.changed.notify_one();
+        }
     }
 
     /// Takes all raised signals, sleeping until there is one. `None` when the thread is to end.
@@ -40,11 +45,10 @@ impl Signals {
             if state.raised != 0 {
                 return Some(std::mem::take(&mut state.raised));
             }
-            state = self
-                .shared
-                .changed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state.sleeping += 1;
+            let woken = self.shared.changed.wait(state);
+            state = woken.unwrap_or_else(PoisonError::into_inner);
+            state.sleeping -= 1;
         }
     }
 
@@ -63,7 +67,7 @@ impl Signals {
         self.shared.changed.notify_all();
     }
 
-    /// Both fields are meaningful at every step, so poisoning does no harm.
+    /// The fields are meaningful at every step, so poisoning does no harm.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -109,5 +113,58 @@ impl<T> Worker<T> {
 impl<T> Drop for Worker<T> {
     fn drop(&mut self) {
         self.join();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn wait_yields_all_signals_raised_before() {
+        let signals = Signals::default();
+        signals.raise(1);
+        signals.raise(4);
+        assert_eq!(signals.wait(), Some(5));
+    }
+
+    #[test]
+    fn raise_wakes_a_sleeping_thread_and_finish_ends_it() {
+        let signals = Signals::default();
+        let (sender, seen) = mpsc::channel();
+        let thread = signals.clone();
+        let worker = Worker::spawn("test", &signals, move || {
+            let mut count = 0;
+            while let Some(bits) = thread.wait() {
+                sender.send(bits).unwrap();
+                count += 1;
+            }
+            count
+        });
+        for bits in [1, 2, 1 << 63] {
+            signals.raise(bits);
+            assert_eq!(seen.recv(), Ok(bits));
+        }
+        assert_eq!(worker.unwrap().finish(), Some(3));
+    }
+
+    #[test]
+    fn restart_makes_stopped_signals_usable_again() {
+        let signals = Signals::default();
+        signals.raise(1);
+        signals.stop();
+        assert!(signals.is_stopping());
+        assert_eq!(signals.wait(), None);
+        signals.restart();
+        signals.raise(2);
+        assert_eq!(signals.wait(), Some(2));
+    }
+
+    #[test]
+    fn worker_that_panics_yields_nothing() {
+        let signals = Signals::default();
+        let worker = Worker::<()>::spawn("test", &signals, || panic!("for the test"));
+        assert!(worker.unwrap().finish().is_none());
     }
 }

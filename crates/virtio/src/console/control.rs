@@ -17,7 +17,12 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
+    /// Adds a message. Of several sizes of a terminal that wait only the last counts.
     pub(super) fn push(&mut self, message: ToDriver) {
+        if let ToDriver::Resize { port, .. } = message {
+            self.waiting
+                .retain(|waiting| !matches!(waiting, ToDriver::Resize { port: other, .. } if *other == port));
+        }
         self.waiting.push_back(message);
     }
 

@@ -135,6 +135,34 @@ fn console_port_is_announced_as_one_with_its_size() {
 }
 
 #[test]
+fn sizes_that_nobody_heard_are_not_told() {
+    let mut outbox = control::Outbox::default();
+    let resize = |port, rows| protocol::ToDriver::Resize {
+        port,
+        size: Size { columns: 80, rows },
+    };
+    for message in [resize(0, 1), resize(1, 1), resize(0, 2), resize(0, 3)] {
+        outbox.push(message);
+    }
+    let memory = crate::testing::ram();
+    let mut ring = crate::testing::Ring::new(&memory, CONTROL_RECEIVE, 8);
+    for _ in 0..3 {
+        ring.send(&[], &[16]);
+    }
+    let queue = crate::queue::Queue::new(memory, ring.position, false).unwrap();
+    let silent = crate::Interrupt::new(Arc::new(Silent), Arc::default());
+    let mut queue = ActiveQueue::new(CONTROL_RECEIVE, queue, Arc::default(), silent);
+    assert!(outbox.send(&mut queue).unwrap());
+    let told: Vec<_> = std::iter::from_fn(|| ring.completion())
+        .map(|used| used.1)
+        .collect();
+    assert_eq!(
+        told,
+        [message(1, 5, 0, &[80, 0, 1, 0]), message(0, 5, 0, &[80, 0, 3, 0])]
+    );
+}
+
+#[test]
 fn early_output_arrives_before_any_port_is_open() {
     let mut setup = start(Bus::Pci, MULTIPORT, 64);
     setup.driver.request(HVC_TRANSMIT, &[b"early"], &[]);

@@ -1,5 +1,7 @@
 //! Requests about names and attributes.
 
+use std::time::Duration;
+
 use rustix::io::Errno;
 
 use super::Server;
@@ -7,8 +9,8 @@ use super::call::Call;
 use crate::attr::{Attr, Entry, FileKind, SetAttr, SetTime, Timestamp, device_parts};
 use crate::protocol::{
     AttrOut, CreateIn, EntryOut, GETATTR_FH, GetattrIn, LinkIn, MkdirIn, MknodIn, OPEN_KILL_SUIDGID, OpenOut,
-    PERMISSION_BITS, Rename2In, RenameIn, STATX_BASIC_STATS, STATX_BTIME, SetattrIn, StatxIn, StatxOut,
-    StatxTime, rename_flag, setattr_flag,
+    PERMISSION_BITS, Rename2In, RenameIn, S_ISGID, S_ISUID, S_IXGRP, STATX_BASIC_STATS, STATX_BTIME,
+    SetattrIn, StatxIn, StatxOut, StatxTime, rename_flag, setattr_flag,
 };
 use crate::protocol::{FOPEN_KEEP_CACHE, open_flag};
 use crate::tree::{FileRef, NewFile};
@@ -16,20 +18,33 @@ use crate::tree::{FileRef, NewFile};
 impl Server {
     /// The wire form of an entry with what the guest may remember.
     pub(super) fn entry_out(&self, entry: &Entry) -> EntryOut {
-        let policy = self.tree.cache_policy();
+        let names = self.tree.cache_policy().entry;
+        let attributes = self.attr_validity(&entry.attr);
         EntryOut {
             nodeid: entry.node,
             generation: 0,
-            entry_valid: policy.entry.as_secs(),
-            attr_valid: policy.attr.as_secs(),
-            entry_valid_nsec: policy.entry.subsec_nanos(),
-            attr_valid_nsec: policy.attr.subsec_nanos(),
+            entry_valid: names.as_secs(),
+            attr_valid: attributes.as_secs(),
+            entry_valid_nsec: names.subsec_nanos(),
+            attr_valid_nsec: attributes.subsec_nanos(),
             attr: entry.attr.to_wire(),
         }
     }
 
+    /// How long the guest may use attributes. With FUSE_HANDLE_KILLPRIV_V2 a write takes set-id bits away
+    /// here, and Linux does not ask for the new mode before the old one expires: it would run the file with
+    /// rights it has no more. So files with such bits are asked for every time.
+    fn attr_validity(&self, attr: &Attr) -> Duration {
+        let set_id = attr.kind == FileKind::Regular && attr.mode & (S_ISUID | S_ISGID) != 0;
+        if set_id {
+            Duration::ZERO
+        } else {
+            self.tree.cache_policy().attr
+        }
+    }
+
     fn reply_attr(&self, call: &mut Call<'_>, attr: &Attr) -> Result<usize, Errno> {
-        let valid = self.tree.cache_policy().attr;
+        let valid = self.attr_validity(attr);
         call.reply(&AttrOut {
             attr_valid: valid.as_secs(),
             attr_valid_nsec: valid.subsec_nanos(),
@@ -76,7 +91,7 @@ impl Server {
             node: call.node(),
             handle,
         })?;
-        let valid = self.tree.cache_policy().attr;
+        let valid = self.attr_validity(&attr);
         call.reply(&statx_out(&attr, valid))
     }
 
@@ -237,7 +252,6 @@ fn new_regular(call: &Call<'_>, asked: &CreateIn) -> NewFile {
 
 /// `mode` without set-user-ID, and without set-group-ID where the group may execute (FUSE_HANDLE_KILLPRIV_V2).
 pub(crate) fn without_set_id(mode: u32) -> u32 {
-    use crate::protocol::{S_ISGID, S_ISUID, S_IXGRP};
     let group = if mode & S_IXGRP != 0 { S_ISGID } else { 0 };
     mode & !(S_ISUID | group)
 }
@@ -286,7 +300,7 @@ fn set_attr(asked: &SetattrIn) -> Result<SetAttr, Errno> {
     })
 }
 
-fn statx_out(attr: &Attr, valid: std::time::Duration) -> StatxOut {
+fn statx_out(attr: &Attr, valid: Duration) -> StatxOut {
     let time = |at: Timestamp| StatxTime {
         seconds: at.seconds,
         nanoseconds: at.nanoseconds,

@@ -1,0 +1,133 @@
+//! The overlay with the Linux kernel of this machine as its client (see `support` for what that needs).
+
+mod support;
+
+use std::sync::Arc;
+
+use support::{Mounted, shell};
+use vfs::{FileKind, MemoryTreeBuilder, Overlay, OverlayOptions};
+
+/// A small image: `/dir/{a,hard,sub/deep}`, `/link -> dir/a`, `/big` of 3 MiB.
+fn image() -> Arc<vfs::MemoryTree> {
+    let mut tree = MemoryTreeBuilder::new().expect("a memfd");
+    let dir = tree.add(1, b"dir", FileKind::Directory, 0o755);
+    let file = tree
+        .add_file(dir, b"a", 0o644, b"from the image\n")
+        .expect("stored");
+    tree.link(dir, b"hard", file);
+    let sub = tree.add(dir, b"sub", FileKind::Directory, 0o755);
+    tree.add_file(sub, b"deep", 0o600, b"deep\n").expect("stored");
+    tree.add_symlink(1, b"link", b"dir/a");
+    let big: Vec<u8> = (0..3_u32 << 18).flat_map(u32::to_le_bytes).collect();
+    tree.add_file(1, b"big", 0o644, &big).expect("stored");
+    Arc::new(tree.build())
+}
+
+fn mounted() -> Mounted {
+    let overlay = Overlay::new(image(), &OverlayOptions::default()).expect("an overlay");
+    Mounted::new(Arc::new(overlay))
+}
+
+#[test]
+fn image_read_through_links_shows_its_contents() {
+    let mounted = mounted();
+
+    let seen = shell(
+        mounted.path(),
+        "cat $T/link; stat -c '%h %s %a' $T/dir $T/dir/a $T/dir/hard; ls $T",
+    );
+
+    assert_eq!(
+        seen,
+        "from the image\n3 4096 755\n2 15 644\n2 15 644\nbig\ndir\nlink\n"
+    );
+}
+
+#[test]
+fn copy_up_of_hard_link_changes_both_names() {
+    let mounted = mounted();
+
+    let seen = shell(
+        mounted.path(),
+        "I=$(stat -c %i $T/dir/a); echo more >>$T/dir/hard; cat $T/dir/a; rm $T/dir/hard;
+         stat -c %h $T/dir/a; test $I = $(stat -c %i $T/dir/a)",
+    );
+
+    assert_eq!(seen, "from the image\nmore\n1\n");
+}
+
+#[test]
+fn one_byte_in_a_big_file_copies_one_block() {
+    let mounted = mounted();
+
+    let used = shell(
+        mounted.path(),
+        "U=$(stat -f -c %f $T); printf X | dd of=$T/big bs=1 seek=1000000 conv=notrunc status=none; sync -f $T/big
+         echo $((U - $(stat -f -c %f $T))); tail -c 4 $T/big | od -An -tx1; dd if=$T/big bs=1 skip=999999 count=3 status=none | od -An -tx1",
+    );
+
+    assert_eq!(used, "2\n ff ff 0b 00\n 00 58 d0\n");
+}
+
+#[test]
+fn renamed_image_directory_keeps_its_entries() {
+    let mounted = mounted();
+
+    let seen = shell(
+        mounted.path(),
+        "mkdir $T/new; mv $T/dir $T/new/moved; cat $T/new/moved/sub/deep; stat -c %h $T $T/new; find $T | wc -l
+         ! mv $T/new $T/new/moved/sub 2>/dev/null; rm -r $T/new/moved/sub; stat -c %h $T/new/moved; ls $T/new/moved",
+    );
+
+    assert_eq!(seen, "deep\n3\n3\n8\n2\na\nhard\n");
+}
+
+#[test]
+fn real_programs_copy_pack_and_remove_a_tree() {
+    let mounted = mounted();
+
+    shell(
+        mounted.path(),
+        "cp -a /usr/include $T/copy; diff -r --no-dereference /usr/include $T/copy
+         tar -C $T -cf $T/packed.tar copy; mkdir $T/out; tar -C $T/out -xpf $T/packed.tar
+         diff -r --no-dereference $T/copy $T/out/copy
+         (cd $T/copy && find . -printf '%p %y %m %n %s %T@ %l\\n' | sed '/ d /s/ [0-9]* [0-9.]* $//' | sort) >/tmp/vfs-a.$$
+         (cd /usr/include && find . -printf '%p %y %m %n %s %T@ %l\\n' | sed '/ d /s/ [0-9]* [0-9.]* $//' | sort) >/tmp/vfs-b.$$
+         diff /tmp/vfs-a.$$ /tmp/vfs-b.$$; rm /tmp/vfs-a.$$ /tmp/vfs-b.$$
+         rm -rf $T/copy $T/out $T/packed.tar; test $(ls $T | wc -l) = 3",
+    );
+}
+
+#[test]
+fn space_of_removed_files_comes_back() {
+    let mounted = mounted();
+
+    let seen = shell(
+        mounted.path(),
+        "F=$(stat -f -c '%f %d' $T); for i in 1 2 3; do head -c 5000000 /dev/urandom >$T/f$i; done; mkdir $T/d
+         rm -r $T/f1 $T/f2 $T/f3 $T/d; sync -f $T; echo 2 >/proc/sys/vm/drop_caches; sleep 0.2
+         set -- $F; set -- $(($1 - $(stat -f -c %f $T))) $(($2 - $(stat -f -c %d $T))); test $1 -le 1; echo $2",
+    );
+
+    // The root directory itself is changed now.
+    assert_eq!(seen, "1\n");
+}
+
+#[test]
+fn ownership_and_modes_follow_linux() {
+    let mounted = mounted();
+
+    let seen = shell(
+        mounted.path(),
+        "umask 022; mkdir $T/g; chgrp 42 $T/g; chmod 2775 $T/g; mkdir $T/g/d; : >$T/g/f
+         stat -c '%a %g' $T/g/d $T/g/f
+         : >$T/s; chmod 6755 $T/s; chown 7:8 $T/s; stat -c '%a %u %g' $T/s
+         chmod 6755 $T/s; chmod 4777 $T/s; setpriv --reuid 5 --clear-groups sh -c \"echo x >>$T/s\"; stat -c %a $T/s
+         mkfifo $T/p; mknod $T/c c 1 3; stat -c '%F %t %T' $T/p $T/c; head -c 2 $T/c | wc -c",
+    );
+
+    assert_eq!(
+        seen,
+        "2755 42\n644 42\n755 7 8\n777\nfifo 0 0\ncharacter special file 1 3\n0\n"
+    );
+}

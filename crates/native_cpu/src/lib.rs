@@ -1,1 +1,28 @@
-//! hardware virtualization behind one open().
+//! Hardware virtualization behind one `open()`.
+//!
+//! **Knows:** the host's virtualization API and how its answers translate to architectural terms.
+//! **Must never know:** devices, the machine's layout, or other backends. No type of a host API leaves this
+//! crate.
+//!
+//! `unsafe` is allowed here: mapping guest RAM into a VM and reading the shared run structure need it.
+
+#[cfg(target_os = "linux")]
+mod kvm;
+
+use std::sync::Arc;
+
+use hypervisor::{Error, Hypervisor};
+
+/// Opens the host's hardware virtualization: KVM on Linux.
+///
+/// # Errors
+/// [`Error::Unusable`] with one sentence why and what would help.
+pub fn open() -> Result<Arc<dyn Hypervisor>, Error> {
+    #[cfg(target_os = "linux")]
+    return Ok(Arc::new(kvm::Kvm::open()?));
+    #[cfg(not(target_os = "linux"))]
+    Err(Error::Unusable {
+        backend: "native",
+        reason: "this system's hypervisor is not supported yet".to_owned(),
+    })
+}

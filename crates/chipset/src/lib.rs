@@ -11,11 +11,12 @@
 //! [`ByteStream`]: device_backends::ByteStream
 #![forbid(unsafe_code)]
 
+pub mod acpi;
 mod error;
 pub mod i8042;
 pub mod ioapic;
 pub mod pci_host;
-pub mod power;
+pub mod pm;
 pub mod rtc;
 pub mod uart;
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use device_model::{Device, PortDevice, PortRange};
 
-use crate::power::{PowerControl, PowerRequest};
+use crate::pm::{PowerControl, PowerRequest};
 use registers::*;
 
 /// The controller at ports 0x60 and 0x64.

@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod config;
+pub mod debian;
 mod digest;
 mod error;
 mod platform;

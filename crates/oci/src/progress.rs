@@ -40,6 +40,40 @@ pub enum Event<'a> {
     },
     /// All layers are stored and are being flattened into the image's index.
     Indexing,
+    /// Files besides layers, such as packages, will be fetched: so many, of so many bytes in all.
+    FilesResolved {
+        /// Number of files.
+        files: usize,
+        /// Sum of their sizes in bytes.
+        bytes: u64,
+    },
+    /// The transfer of a file begins. Files are numbered from 0 after each `FilesResolved`.
+    FileStarted {
+        /// Which file.
+        file: usize,
+        /// What people call it.
+        name: &'a str,
+        /// Size in bytes.
+        bytes: u64,
+        /// How many of them need not be fetched again.
+        resumed: u64,
+    },
+    /// So many more bytes of a file arrived.
+    FileAdvanced {
+        /// Which file.
+        file: usize,
+        /// Bytes since the last event of this file.
+        bytes: u64,
+    },
+    /// A file is in the cache; `present` if it already was and nothing was fetched.
+    FileDone {
+        /// Which file.
+        file: usize,
+        /// Whether the cache had it.
+        present: bool,
+    },
+    /// Something people should know that is not an error: one sentence without a full stop.
+    Notice(&'a str),
 }
 
 /// Receives events, from several threads at once; what it does must be quick.

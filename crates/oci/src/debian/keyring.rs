@@ -1,0 +1,195 @@
+//! The keys an archive may be signed with.
+
+use std::collections::BTreeSet;
+
+use pgp::composed::{CleartextSignedMessage, Deserializable, SignedPublicKey};
+use pgp::crypto::hash::HashAlgorithm;
+use pgp::packet::{Signature, SignatureType};
+use pgp::types::KeyDetails;
+
+/// Keys of the Debian archive: the current and the previous stable release's.
+const DEBIAN: [&[u8]; 6] = [
+    include_bytes!("keys/trixie-automatic.gpg"),
+    include_bytes!("keys/trixie-stable.gpg"),
+    include_bytes!("keys/trixie-security-automatic.gpg"),
+    include_bytes!("keys/bookworm-automatic.gpg"),
+    include_bytes!("keys/bookworm-stable.gpg"),
+    include_bytes!("keys/bookworm-security-automatic.gpg"),
+];
+
+/// Largest signed index. Debian's are about 150 KiB.
+pub(crate) const MAX_INRELEASE: u64 = 16 << 20;
+/// Most signatures that are looked at; Debian's indexes carry three.
+const MAX_SIGNATURES: usize = 16;
+
+/// A set of OpenPGP certificates.
+#[derive(Clone, Debug)]
+pub struct Keyring {
+    certificates: Vec<SignedPublicKey>,
+}
+
+impl Keyring {
+    /// The Debian archive's own keys.
+    pub fn debian() -> Keyring {
+        let certificates = DEBIAN
+            .iter()
+            .filter_map(|bytes| SignedPublicKey::from_bytes(*bytes).ok())
+            .collect();
+        Keyring { certificates }
+    }
+
+    /// The keys of one or more certificates, ASCII-armored or binary; what is wrong if there is none.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Keyring, String> {
+        let armored = bytes.trim_ascii_start().starts_with(b"-----BEGIN");
+        let certificates: Result<Vec<SignedPublicKey>, pgp::errors::Error> = if armored {
+            SignedPublicKey::from_armor_many(bytes).and_then(|(certificates, _)| certificates.collect())
+        } else {
+            SignedPublicKey::from_bytes_many(bytes).and_then(Iterator::collect)
+        };
+        let certificates = certificates.map_err(|error| error.to_string())?;
+        if certificates.is_empty() {
+            return Err("there is no key in it".into());
+        }
+        Ok(Keyring { certificates })
+    }
+
+    /// The signed text of a clear-signed message (RFC 9580, section 7) that one of the keys signed; nothing
+    /// may stand before or after it. `now` is in seconds since 1970.
+    pub(crate) fn open(&self, message: &str, now: i64) -> Result<String, String> {
+        // The reader of the armor takes blank lines after the end for more text.
+        let (message, _) = CleartextSignedMessage::from_string(message.trim_end()).map_err(|error| {
+            format!(
+                "it is not one clear-signed message: {}",
+                single_line(&error.to_string())
+            )
+        })?;
+        if message.signatures().is_empty() || message.signatures().len() > MAX_SIGNATURES {
+            return Err(format!("it carries {} signatures", message.signatures().len()));
+        }
+        let text = message.signed_text();
+        let mut problems = BTreeSet::new();
+        for signature in message.signatures() {
+            match self.check(signature, text.as_bytes(), now) {
+                Ok(()) => return Ok(text),
+                Err(problem) => problems.insert(problem),
+            };
+        }
+        Err(problems.into_iter().collect::<Vec<_>>().join("; "))
+    }
+
+    fn check(&self, signature: &Signature, text: &[u8], now: i64) -> Result<(), String> {
+        let strong = [
+            HashAlgorithm::Sha256,
+            HashAlgorithm::Sha384,
+            HashAlgorithm::Sha512,
+        ];
+        if signature.typ() != Some(SignatureType::Text) {
+            return Err("it is not a signature of text".into());
+        }
+        if !signature.hash_alg().is_some_and(|hash| strong.contains(&hash)) {
+            return Err("its hash is too weak".into());
+        }
+        let created = signature
+            .created()
+            .map(|time| i64::from(time.as_secs()))
+            .ok_or("it has no date")?;
+        if outlived(
+            created,
+            signature.signature_expiration_time().map(|time| time.as_secs()),
+            now,
+        ) {
+            return Err("the signature has expired".into());
+        }
+        let mut known = false;
+        for certificate in &self.certificates {
+            let (matches, good) = check_with(certificate, signature, text, created);
+            known |= matches;
+            if good {
+                return Ok(());
+            }
+        }
+        if known {
+            return Err("a known key's signature does not fit the text".into());
+        }
+        let keys: Vec<String> = signature
+            .issuer_fingerprint()
+            .iter()
+            .map(|key| key.to_string().to_uppercase())
+            .collect();
+        let keys = if keys.is_empty() {
+            "nobody known".into()
+        } else {
+            keys.join(", ")
+        };
+        Err(format!("the key {keys} is not one of the Debian archive's"))
+    }
+}
+
+/// Whether a certificate has the signature's key, and whether it made the signature while it was valid.
+fn check_with(
+    certificate: &SignedPublicKey,
+    signature: &Signature,
+    text: &[u8],
+    created: i64,
+) -> (bool, bool) {
+    let primary = &certificate.primary_key;
+    let mut matches = false;
+    if signed_by(signature, primary) {
+        matches = true;
+        let self_signatures = || certificate.details.users.iter().flat_map(|user| &user.signatures);
+        let lifetime = self_signatures()
+            .filter_map(|own| own.key_expiration_time().map(|time| time.as_secs()))
+            .max();
+        let alive = !outlived(i64::from(primary.created_at().as_secs()), lifetime, created);
+        let revoked = !certificate.details.revocation_signatures.is_empty();
+        if alive && !revoked && signature.verify(primary, text).is_ok() {
+            return (true, true);
+        }
+    }
+    for subkey in certificate
+        .public_subkeys
+        .iter()
+        .filter(|subkey| signed_by(signature, &subkey.key))
+    {
+        matches = true;
+        let signing = subkey.signatures.iter().any(|binding| binding.key_flags().sign());
+        let lifetime = subkey
+            .signatures
+            .iter()
+            .filter_map(|binding| binding.key_expiration_time().map(|time| time.as_secs()))
+            .max();
+        let alive = !outlived(i64::from(subkey.key.created_at().as_secs()), lifetime, created);
+        let revoked = subkey
+            .signatures
+            .iter()
+            .any(|binding| binding.typ() == Some(SignatureType::SubkeyRevocation));
+        if signing
+            && alive
+            && !revoked
+            && subkey.verify_bindings(primary).is_ok()
+            && signature.verify(&subkey.key, text).is_ok()
+        {
+            return (true, true);
+        }
+    }
+    (matches, false)
+}
+
+fn signed_by(signature: &Signature, key: &impl KeyDetails) -> bool {
+    let (id, fingerprint) = (key.legacy_key_id(), key.fingerprint());
+    signature.issuer_fingerprint().contains(&&fingerprint) || signature.issuer_key_id().contains(&&id)
+}
+
+/// Whether something made at `created` with a lifetime in seconds is over at `now`; zero means for ever.
+fn outlived(created: i64, lifetime: Option<u32>, now: i64) -> bool {
+    lifetime.is_some_and(|lifetime| lifetime != 0 && now > created + i64::from(lifetime))
+}
+
+fn single_line(text: &str) -> String {
+    text.split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+        .chars()
+        .take(200)
+        .collect()
+}

@@ -1,22 +1,14 @@
-//! x86-64 CPU state and CPUID in architectural terms.
+//! x86-64 CPU state in architectural terms.
 
-pub mod cpu_profile;
 mod cpuid;
-mod events;
-mod lapic;
-pub mod msr;
+mod msr;
 mod registers;
 mod state;
-mod table;
-mod xsave;
 
-pub use cpu_profile::CpuProfile;
-pub use cpuid::{CpuidLeaf, find_leaf, for_vcpu};
-pub use events::{Activity, PendingEvents, PendingException, PendingInterrupt};
-pub use lapic::LocalApic;
-pub use msr::Msrs;
+pub use cpuid::CpuidLeaf;
+pub use msr::{Msr, SAVED_MSRS};
 pub use registers::{
-    DebugRegisters, DescriptorTable, GeneralRegisters, Segment, SegmentAttributes, SystemRegisters,
+    DebugRegisters, GeneralRegisters, PendingEvents, PendingException, RunState, Segment, SystemRegisters,
+    TableRegister,
 };
-pub use state::{CpuState, CpuStateAccess};
-pub use xsave::{Components, ExtendedState, XsaveLayout};
+pub use state::{CpuState, Element, elements};

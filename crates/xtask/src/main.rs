@@ -1,14 +1,18 @@
 //! The project's own tooling: `cargo xtask COMMAND`.
 //!
-//! Knows the workspace's folders and the Debian packages the tests need; no shipped crate knows it.
+//! Knows the workspace's folders and the Debian packages its tests need; no shipped crate knows it.
 
-use std::path::Path;
-use std::process::{self, ExitCode};
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 mod arrows;
+mod bench;
+mod demo;
 mod lab;
+mod process;
+mod test;
+mod workspace;
 
 /// The project's own tooling.
 #[derive(Parser)]
@@ -20,16 +24,26 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run a command of this workspace under real nested KVM, in an emulated machine.
-    Lab(lab::Arguments),
+    /// Run one container command from a Debian image: on KVM where the host's works, else in the lab.
+    Demo,
+    /// Run all tests: on the host, and in the lab those that run virtual machines.
+    Test(test::Arguments),
     /// Check the workspace against its layers and house rules.
     Arrows,
+    /// Run a command of this workspace under real nested KVM, in an emulated machine.
+    Lab(lab::Arguments),
+    /// Measure against named peers.
+    #[command(subcommand)]
+    Bench(bench::Bench),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
-        Command::Lab(arguments) => lab::command(arguments),
+        Command::Demo => demo::command(),
+        Command::Test(arguments) => test::command(&arguments),
         Command::Arrows => arrows::command(),
+        Command::Lab(arguments) => lab::command(arguments),
+        Command::Bench(bench) => bench::command(bench),
     };
     match result {
         Ok(status) => ExitCode::from(status),
@@ -38,17 +52,4 @@ fn main() -> ExitCode {
             ExitCode::from(125)
         }
     }
-}
-
-/// Cargo, as the one that started this program, in the workspace's folder.
-fn cargo() -> process::Command {
-    let mut cargo = process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(workspace_root());
-    cargo
-}
-
-/// The workspace's folder.
-fn workspace_root() -> &'static Path {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
-    own.ancestors().nth(2).unwrap_or(own)
 }

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::workspace;
+
 mod layers;
 mod lexer;
 mod sources;
@@ -19,8 +21,8 @@ const FOREIGN_FILES: &[&str] = &["Cargo.lock"];
 /// # Errors
 /// Where cargo or a file cannot be read.
 pub(crate) fn command() -> Result<u8> {
-    let root = crate::workspace_root();
-    let metadata = crate::cargo()
+    let root = workspace::root();
+    let metadata = workspace::cargo()
         .args(["metadata", "--no-deps", "--format-version", "1"])
         .output()
         .context("cargo could not be started")?;

@@ -190,7 +190,7 @@ mod tests {
         let bytes = archive.finish();
 
         assert_eq!(&bytes[..6], b"070701");
-        assert_eq!(&bytes[110..113], b"x\01");
+        assert_eq!(&bytes[110..113], b"x\x001");
         assert_eq!(&bytes[116..122], b"070701");
     }
 

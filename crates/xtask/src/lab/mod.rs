@@ -13,6 +13,7 @@ mod initramfs;
 pub(crate) mod packages;
 mod qemu;
 
+pub(crate) use initramfs::Archive;
 use packages::Package;
 use qemu::{Event, Qemu};
 
@@ -81,7 +82,7 @@ pub(crate) struct LabCommand {
     pub(crate) memory_mib: u32,
     /// Time for everything, boots included.
     pub(crate) timeout: Duration,
-    /// Where standard output and standard error go.
+    /// Where standard output goes.
     pub(crate) output: Output,
 }
 
@@ -101,10 +102,10 @@ impl LabCommand {
     }
 }
 
-/// Where a command's standard output and standard error go.
+/// Where a command's standard output goes; its standard error always goes to that of this process.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Output {
-    /// To those of this process, as they come.
+    /// To that of this process, as it comes.
     Stream,
     /// Into the [`LabOutcome`].
     Capture,
@@ -118,8 +119,6 @@ pub(crate) struct LabOutcome {
     pub(crate) status: u8,
     /// Captured standard output, else empty.
     pub(crate) stdout: Vec<u8>,
-    /// Captured standard error, else empty.
-    pub(crate) stderr: Vec<u8>,
 }
 
 /// Runs `cargo xtask lab` and gives the command's exit status.
@@ -185,11 +184,9 @@ pub(crate) fn run(command: &LabCommand) -> Result<LabOutcome> {
         let lab = Qemu::start(command, &image, &initramfs)?;
         let why = match watch(&lab, deadline)? {
             Watched::Ended(status) => {
-                let (stdout, stderr) = lab.end();
                 return Ok(LabOutcome {
                     status,
-                    stdout,
-                    stderr,
+                    stdout: lab.end(),
                 });
             }
             Watched::BootHung(why) => why,
@@ -270,7 +267,8 @@ fn quote(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-fn boot_image(kernel: &Path) -> Result<PathBuf> {
+/// The kernel image in an unpacked kernel package.
+pub(crate) fn boot_image(kernel: &Path) -> Result<PathBuf> {
     let folder = kernel.join("boot");
     let entries = fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))?;
     entries
@@ -283,7 +281,7 @@ fn boot_image(kernel: &Path) -> Result<PathBuf> {
 }
 
 /// Where unpacked packages are kept between runs and clones.
-fn cache_folder() -> Result<PathBuf> {
+pub(crate) fn cache_folder() -> Result<PathBuf> {
     let cache = match std::env::var_os("XDG_CACHE_HOME") {
         Some(folder) => PathBuf::from(folder),
         None => Path::new(&std::env::var_os("HOME").context("HOME is not set")?).join(".cache"),

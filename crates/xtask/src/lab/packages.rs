@@ -137,7 +137,7 @@ fn apt_get(arguments: &[&str], directory: &Path) -> Result<()> {
 }
 
 /// Runs a command silently; where it fails, its standard error is the message.
-fn run(command: &mut Command) -> Result<()> {
+pub(crate) fn run(command: &mut Command) -> Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command
         .stdin(Stdio::null())

@@ -1,13 +1,13 @@
 //! The processes of one lab boot: QEMU, and virtiofsd that gives it the host's files.
 //!
-//! Both die with this process (`setpriv --pdeathsig`), however it ends.
+//! Both die with this program, however it ends.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -17,6 +17,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::{LabCommand, Output};
+use crate::process::{Process, mortal};
 
 const VIRTIOFSD: &str = "/usr/lib/qemu/virtiofsd";
 /// Lines of the console that an error shows.
@@ -91,35 +92,15 @@ impl Qemu {
         lines.iter().map(|line| format!("  | {line}\n")).collect()
     }
 
-    /// Ends the processes and gives what was captured of standard output and standard error.
-    pub(super) fn end(self) -> (Vec<u8>, Vec<u8>) {
+    /// Ends the processes and gives what was captured of standard output.
+    pub(super) fn end(self) -> Vec<u8> {
         drop(self.qemu);
         drop(self.virtiofsd);
         drop(self.folder);
-        (
-            self.stdout.join().unwrap_or_default(),
-            self.stderr.join().unwrap_or_default(),
-        )
+        // The streams end with QEMU: what was written is passed on before this returns.
+        let _ = self.stderr.join();
+        self.stdout.join().unwrap_or_default()
     }
-}
-
-/// A child that does not outlive its handle.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // A child that has ended already is no trouble.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// A command that is killed when this process ends.
-fn mortal(program: &str) -> Command {
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--", program]);
-    command.stdin(Stdio::null()).stdout(Stdio::null());
-    command
 }
 
 fn start_virtiofsd(folder: &RunFolder) -> Result<Process> {

@@ -1,0 +1,238 @@
+//! `cargo xtask test`: every test of the workspace, on the host and in the lab, and their totals.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::lab::packages::{self, Package};
+use crate::lab::{self, LabCommand, Output};
+use crate::workspace;
+
+/// What tests call that this workspace does not build.
+const PACKAGES: &[Package] = &[
+    Package {
+        name: "apache2-utils",
+        why: "htpasswd, for a registry that wants a password",
+    },
+    Package {
+        name: "attr",
+        why: "setfattr, for images with extended attributes",
+    },
+    Package {
+        name: "busybox-static",
+        why: "a static program for small guests",
+    },
+    Package {
+        name: "cpio",
+        why: "reads our initramfs back",
+    },
+    Package {
+        name: "docker-registry",
+        why: "a registry on loopback",
+    },
+    Package {
+        name: "e2fsprogs",
+        why: "mke2fs, for small disks that fill up",
+    },
+    Package {
+        name: "skopeo",
+        why: "fills registries and image layouts",
+    },
+    Package {
+        name: "umoci",
+        why: "builds images and unpacks them for comparison",
+    },
+    Package {
+        name: "xz-utils",
+        why: "packs test archives",
+    },
+];
+/// Images the virtual machines run, pulled on the host because the lab has no network.
+const IMAGES: &[&str] = &[];
+/// The crate whose tests need a usable KVM.
+const VM_TESTS: &str = "vm_tests";
+/// Time for the lab's half, its boot included.
+const VM_TIME: Duration = Duration::from_secs(20 * 60);
+
+/// `cargo xtask test`.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Run only the tests whose names contain this.
+    filter: Option<String>,
+}
+
+/// Runs the tests; 0 where all passed, else 1.
+///
+/// # Errors
+/// Where something does not build, a package is missing or the lab does not work.
+pub(crate) fn command(arguments: &Arguments) -> Result<u8> {
+    packages::ensure(PACKAGES)?;
+    let filter = arguments.filter.as_deref();
+    let mut totals = host_tests(filter)?;
+    totals.add(vm_tests(filter)?);
+    println!("{} passed, {} failed", totals.passed, totals.failed);
+    Ok(u8::from(totals.failed > 0))
+}
+
+/// Tests counted by their programs' own summaries.
+#[derive(Default, Debug, PartialEq, Eq)]
+struct Totals {
+    passed: u32,
+    failed: u32,
+}
+
+impl Totals {
+    /// Adds what a summary line of libtest counts; other lines count nothing.
+    fn count(&mut self, line: &str) {
+        let Some(summary) = line.strip_prefix("test result: ") else {
+            return;
+        };
+        let number = |label: &str| {
+            let part = summary
+                .split([';', '.'])
+                .find_map(|part| part.trim().strip_suffix(label));
+            part.and_then(|number| number.trim().parse::<u32>().ok())
+                .unwrap_or(0)
+        };
+        self.passed += number("passed");
+        self.failed += number("failed");
+    }
+
+    /// A test program that dies has no summary, yet must not pass.
+    fn settle(mut self, success: bool, what: &str) -> Self {
+        if !success && self.failed == 0 {
+            eprintln!("xtask: {what} failed without naming a test");
+            self.failed = 1;
+        }
+        self
+    }
+
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+    }
+}
+
+fn host_tests(filter: Option<&str>) -> Result<Totals> {
+    let mut cargo = workspace::cargo();
+    cargo
+        .args(["test", "--workspace", "--exclude", VM_TESTS, "--no-fail-fast"])
+        .args(filter);
+    let mut child = cargo
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cargo could not be started")?;
+    let mut totals = Totals::default();
+    let stdout = child.stdout.take().context("cargo's standard output")?;
+    for line in BufReader::new(stdout).split(b'\n') {
+        let line = line.context("reading cargo's standard output")?;
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        totals.count(&line);
+    }
+    let status = child.wait()?;
+    Ok(totals.settle(status.success(), "cargo test"))
+}
+
+fn vm_tests(filter: Option<&str>) -> Result<Totals> {
+    // The whole workspace is named, so that its crates are built with the features of the host's half.
+    let built = workspace::executables(&["test", "--workspace", "--no-run"])?;
+    let is_vm_test = |folder: &Path| folder.file_name().is_some_and(|name| name == VM_TESTS);
+    let programs: Vec<_> = built
+        .into_iter()
+        .filter(|one| is_vm_test(&one.crate_folder))
+        .collect();
+    let cc = workspace::cc(false)?;
+    let cache = prepare_images(&cc)?;
+    // Each program by itself in its crate's folder, as `cargo test` does it; a failed one ends nothing.
+    let mut script = String::from("status=0\nfilter=\"$1\"\n");
+    for program in &programs {
+        script += &format!(
+            "echo 'running {path} in the lab'\n(cd {folder} && {path} --test-threads=1 $filter) || status=1\n",
+            path = program.path.display(),
+            folder = program.crate_folder.display(),
+        );
+    }
+    script += "exit $status\n";
+    let mut command = LabCommand::new(["sh", "-c", &script, "sh", filter.unwrap_or_default()]);
+    command.env = vec![
+        ("CC_CACHE_DIR".to_owned(), cache.display().to_string()),
+        ("CC_PROGRAM".to_owned(), cc.display().to_string()),
+    ];
+    command.timeout = VM_TIME;
+    command.output = Output::Tee;
+    let outcome = lab::run(&command)?;
+    let mut totals = Totals::default();
+    String::from_utf8_lossy(&outcome.stdout)
+        .lines()
+        .for_each(|line| totals.count(line));
+    Ok(totals.settle(outcome.status == 0, "the lab's half"))
+}
+
+/// Pulls [`IMAGES`] into a cache that the tests in the lab share, and gives its folder.
+///
+/// # Errors
+/// Where an image cannot be pulled; `cc` has said why.
+fn prepare_images(cc: &Path) -> Result<PathBuf> {
+    let cache = cc.with_file_name("vm_tests-images");
+    for image in IMAGES {
+        pull(cc, &cache, image)?;
+    }
+    Ok(cache)
+}
+
+/// Pulls an image into a cache.
+///
+/// # Errors
+/// Where `cc` fails; it has said why.
+pub(crate) fn pull(cc: &Path, cache: &Path, image: &str) -> Result<()> {
+    let status = Command::new(cc)
+        .arg("pull")
+        .arg("--cache-dir")
+        .arg(cache)
+        .arg(image)
+        .stdin(Stdio::null())
+        .status();
+    ensure!(
+        status.context("cc could not be started")?.success(),
+        "cc could not pull {image}"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn count_summaries_are_added_up() {
+        let mut totals = Totals::default();
+
+        totals.count(
+            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out; finished in 0.01s",
+        );
+        totals.count("test a ... ok. 9 passed");
+        totals.count("test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out");
+
+        assert_eq!(totals, Totals { passed: 4, failed: 2 });
+    }
+
+    #[test]
+    fn settle_program_that_died_counts_as_failed() {
+        assert_eq!(
+            Totals::default().settle(false, "x"),
+            Totals { passed: 0, failed: 1 }
+        );
+        assert_eq!(
+            Totals { passed: 1, failed: 2 }.settle(false, "x"),
+            Totals { passed: 1, failed: 2 }
+        );
+        assert_eq!(
+            Totals { passed: 1, failed: 0 }.settle(true, "x"),
+            Totals { passed: 1, failed: 0 }
+        );
+    }
+}

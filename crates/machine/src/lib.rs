@@ -1,1 +1,23 @@
-//! one virtual machine: profile, boot, wiring, run.
+//! One virtual machine: profile, boot, wiring, run.
+//!
+//! **Knows:** the x86-64 machine's addresses, which devices it has and how they are wired, how a Linux kernel
+//! is started, and both sides that must not know each other: devices and the CPU backend.
+//! **Must never know:** images, registries, file-system trees, networks, sessions with the guest agent. What
+//! devices are plugged into comes in through `device_backends`.
+#![forbid(unsafe_code)]
+
+mod acpi;
+pub mod boot;
+mod config;
+mod dispatch;
+mod error;
+pub mod layout;
+mod machine;
+mod run;
+mod wiring;
+
+pub use boot::{CommandLine, KernelImageError, unpack_kernel};
+pub use config::{Backends, FileSystem, MachineConfig, SerialPort};
+pub use error::Error;
+pub use machine::{Machine, Stopper};
+pub use run::Outcome;

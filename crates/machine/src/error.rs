@@ -1,0 +1,58 @@
+//! What can go wrong while a machine is made.
+
+use crate::layout::{MAX_MEMORY_MIB, MIN_MEMORY_MIB};
+
+/// Why a machine could not be made or started.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Less or more RAM than a machine can have.
+    #[error("{0} MiB of memory is out of range; give {MIN_MEMORY_MIB} to {MAX_MEMORY_MIB} MiB")]
+    MemorySize(u64),
+    /// The kernel and the initramfs do not fit.
+    #[error("{memory_mib} MiB of memory is too little for this kernel; give at least {needed_mib} MiB")]
+    MemoryTooSmall {
+        /// What the machine has.
+        memory_mib: u64,
+        /// About what it needs.
+        needed_mib: u64,
+    },
+    /// More vCPUs than the backend has, or none.
+    #[error("{asked} vCPUs is out of range; {backend} takes 1 to {most}")]
+    VcpuCount {
+        /// What was asked.
+        asked: u32,
+        /// The backend's name.
+        backend: &'static str,
+        /// The most it takes.
+        most: u32,
+    },
+    /// The host gave no RAM.
+    #[error("guest memory")]
+    GuestMemory(#[from] guest_memory::Error),
+    /// The CPU backend refused.
+    #[error("the CPU backend")]
+    Hypervisor(#[from] hypervisor::Error),
+    /// The kernel file cannot be loaded.
+    #[error("the kernel cannot be loaded: {0}")]
+    Kernel(String),
+    /// The kernel command line is impossible.
+    #[error("the kernel command line is refused: {0}")]
+    CommandLine(String),
+    /// Boot data does not fit into RAM.
+    #[error("boot data does not fit into guest memory")]
+    BootLayout,
+    /// Two devices claim one address.
+    #[error("the machine's devices collide")]
+    Bus(#[from] device_model::BusError),
+    /// A device cannot be made with these settings.
+    #[error("device {device} is refused: {reason}")]
+    Device {
+        /// Its name.
+        device: String,
+        /// What stands against it.
+        reason: String,
+    },
+    /// The host gave no thread.
+    #[error("cannot start a thread")]
+    Thread(#[source] std::io::Error),
+}

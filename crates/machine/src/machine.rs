@@ -1,0 +1,160 @@
+//! A machine from its making to its end.
+
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use chipset::ioapic::IoApic;
+use guest_memory::{Bytes, GuestAddress, GuestMemory};
+use hypervisor::x86_64::{CpuidLeaf, GeneralRegisters, TableRegister};
+use hypervisor::{Hypervisor, Vcpu, Vm, VmConfig};
+
+use crate::boot::{EntryPoint, GDT, LinuxBoot, load_linux};
+use crate::dispatch::{ExitDispatch, InterruptDelivery};
+use crate::run::{EndSignal, VcpuThreads, wait_for_end};
+use crate::wiring::{Wires, wire};
+use crate::{Backends, Error, MachineConfig, Outcome, acpi, layout};
+
+/// A machine that runs. Dropping it stops it.
+pub struct Machine {
+    vcpus: VcpuThreads,
+    end: EndSignal,
+    ended: Receiver<Outcome>,
+    _memory: GuestMemory,
+    _vm: Arc<dyn Vm>,
+}
+
+impl Machine {
+    /// Makes a machine, loads its kernel and starts its CPUs.
+    ///
+    /// # Errors
+    /// [`Error`]; nothing is left behind.
+    pub fn boot(config: &MachineConfig, backends: Backends) -> Result<Self, Error> {
+        check(config, &*backends.hypervisor)?;
+        let hypervisor = backends.hypervisor.clone();
+        let memory = GuestMemory::anonymous(&layout::ram_regions(config.memory_mib))?;
+        let vm = hypervisor.create_vm(&VmConfig {
+            vcpus: config.vcpus,
+            ioapic_lines: layout::IOAPIC_LINES,
+        })?;
+        vm.map_ram(&memory, false)?;
+        let (end, ended) = EndSignal::new();
+        let interrupts = InterruptDelivery::new(&vm);
+        let ioapic = Arc::new(IoApic::new(
+            layout::IOAPIC,
+            layout::IOAPIC_LINES,
+            interrupts.clone(),
+        ));
+        ioapic.observe_routes(interrupts.clone());
+        let wires = Wires {
+            memory: memory.clone(),
+            interrupts,
+            power: Arc::new(end.clone()),
+        };
+        let bus = wire(&wires, &ioapic, backends)?;
+        let entry = load(&memory, config)?;
+        let vcpus = create_vcpus(&*vm, &hypervisor.capabilities().cpuid, config.vcpus, &entry)?;
+        let io: Arc<dyn hypervisor::GuestIo> = Arc::new(ExitDispatch { bus, ioapic });
+        let vcpus = VcpuThreads::start(vcpus, &io, &end)?;
+        Ok(Self {
+            vcpus,
+            end,
+            ended,
+            _memory: memory,
+            _vm: vm,
+        })
+    }
+
+    /// Waits for the end, at most `timeout` where given; `None` when it goes on.
+    pub fn wait(&self, timeout: Option<Duration>) -> Option<Outcome> {
+        wait_for_end(&self.ended, timeout)
+    }
+
+    /// A handle that ends the machine from another thread.
+    pub fn stopper(&self) -> Stopper {
+        Stopper {
+            end: self.end.clone(),
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.vcpus.stop();
+    }
+}
+
+/// Ends a machine: [`Machine::wait`] returns [`Outcome::Stopped`].
+#[derive(Clone)]
+pub struct Stopper {
+    end: EndSignal,
+}
+
+impl Stopper {
+    /// Ends it. Without effect on a machine that has ended.
+    pub fn stop(&self) {
+        self.end.end(Outcome::Stopped);
+    }
+}
+
+fn check(config: &MachineConfig, hypervisor: &dyn Hypervisor) -> Result<(), Error> {
+    if !(layout::MIN_MEMORY_MIB..=layout::MAX_MEMORY_MIB).contains(&config.memory_mib) {
+        return Err(Error::MemorySize(config.memory_mib));
+    }
+    let most = hypervisor.capabilities().max_vcpus;
+    if !(1..=most).contains(&config.vcpus) {
+        return Err(Error::VcpuCount {
+            asked: config.vcpus,
+            backend: hypervisor.name(),
+            most,
+        });
+    }
+    Ok(())
+}
+
+/// Fills RAM with tables, kernel and initramfs.
+fn load(memory: &GuestMemory, config: &MachineConfig) -> Result<EntryPoint, Error> {
+    let tables = acpi::tables(config.vcpus)?;
+    for (gpa, bytes) in &tables.regions {
+        memory
+            .write_slice(bytes, GuestAddress(*gpa))
+            .map_err(|_| Error::BootLayout)?;
+    }
+    load_linux(
+        memory,
+        &LinuxBoot {
+            kernel: &config.kernel,
+            initramfs: &config.initramfs,
+            command_line: &config.command_line,
+            rsdp: tables.rsdp,
+        },
+    )
+}
+
+/// `__BOOT_CS` and `__BOOT_DS` of the boot protocol: selectors of [`GDT`].
+const BOOT_CODE: u16 = 0x10;
+const BOOT_DATA: u16 = 0x18;
+
+/// CPU 0 stands at the kernel's entry; the others wait for their start-up interrupt.
+fn create_vcpus(
+    vm: &dyn Vm,
+    cpuid: &[CpuidLeaf],
+    count: u32,
+    entry: &EntryPoint,
+) -> Result<Vec<Box<dyn Vcpu>>, Error> {
+    let mut vcpus = Vec::new();
+    for index in 0..count {
+        vcpus.push(vm.create_vcpu(index, cpuid)?);
+    }
+    if let Some(first) = vcpus.first_mut() {
+        let mut state = first.state()?;
+        state.enter_long_mode(entry.rip, entry.page_tables, BOOT_CODE, BOOT_DATA);
+        state.system.gdtr = TableRegister {
+            base: layout::BOOT_GDT,
+            limit: size_of_val(&GDT) as u16 - 1,
+        };
+        state.general.gpr[GeneralRegisters::RSI] = entry.boot_params;
+        first.set_state(&state)?;
+    }
+    Ok(vcpus)
+}

@@ -1,0 +1,144 @@
+//! Running: one thread per vCPU, and how a machine ends.
+
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use chipset::pm::{PowerControl, PowerRequest};
+use hypervisor::{GuestIo, Kick, StopReason, Vcpu};
+use tracing::debug;
+
+use crate::Error;
+
+/// How a machine ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The guest switched itself off.
+    PoweredOff,
+    /// The guest asked for a reset; machines are not reset but made anew.
+    Reset,
+    /// Triple fault: the guest's kernel lost control.
+    TripleFault,
+    /// [`crate::Machine::stop`] was called.
+    Stopped,
+    /// The CPU backend gave up; the sentence says at what.
+    Failed(String),
+}
+
+/// Who decides that a machine ends: the first word counts, whoever says it.
+#[derive(Clone)]
+pub(crate) struct EndSignal {
+    sender: Sender<Outcome>,
+}
+
+impl EndSignal {
+    pub(crate) fn new() -> (Self, Receiver<Outcome>) {
+        let (sender, receiver) = mpsc::channel();
+        (Self { sender }, receiver)
+    }
+
+    /// Says how the machine ended. Later words are not heard.
+    pub(crate) fn end(&self, outcome: Outcome) {
+        // The receiver is gone once the machine is: then there is nobody left to tell.
+        let _ = self.sender.send(outcome);
+    }
+}
+
+impl PowerControl for EndSignal {
+    fn request(&self, request: PowerRequest) {
+        debug!(?request, "the guest asked for power control");
+        self.end(match request {
+            PowerRequest::PowerOff => Outcome::PoweredOff,
+            PowerRequest::Reset => Outcome::Reset,
+        });
+    }
+}
+
+/// The threads that execute guest code.
+pub(crate) struct VcpuThreads {
+    threads: Vec<(JoinHandle<()>, Arc<dyn Kick>)>,
+    stopping: Arc<Mutex<bool>>,
+}
+
+impl VcpuThreads {
+    /// Starts every vCPU. Each runs until [`VcpuThreads::stop`] or until it reports an end.
+    pub(crate) fn start(
+        vcpus: Vec<Box<dyn Vcpu>>,
+        io: &Arc<dyn GuestIo>,
+        end: &EndSignal,
+    ) -> Result<Self, Error> {
+        let mut all = Self {
+            threads: Vec::new(),
+            stopping: Arc::default(),
+        };
+        for (index, vcpu) in vcpus.into_iter().enumerate() {
+            let kicker = vcpu.kicker();
+            let (io, end, stopping) = (io.clone(), end.clone(), all.stopping.clone());
+            let thread = std::thread::Builder::new()
+                .name(format!("vcpu{index}"))
+                .spawn(move || run_vcpu(vcpu, &*io, &end, &stopping))
+                .map_err(Error::Thread);
+            match thread {
+                Ok(thread) => all.threads.push((thread, kicker)),
+                Err(error) => {
+                    all.stop();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Stops every vCPU and waits for its thread.
+    pub(crate) fn stop(&mut self) {
+        *self.stopping.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        for (_, kicker) in &self.threads {
+            kicker.kick();
+        }
+        for (thread, _) in self.threads.drain(..) {
+            // A panic of that thread has been reported as an end by its message already.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run_vcpu(mut vcpu: Box<dyn Vcpu>, io: &dyn GuestIo, end: &EndSignal, stopping: &Mutex<bool>) {
+    loop {
+        let stopped = vcpu.run(io);
+        if *stopping.lock().unwrap_or_else(PoisonError::into_inner) {
+            return;
+        }
+        match stopped {
+            Ok(StopReason::Kicked) => {}
+            Ok(StopReason::Halted) => {
+                end.end(Outcome::Failed("a CPU halted for good".to_owned()));
+                return;
+            }
+            Ok(StopReason::Shutdown) => {
+                end.end(Outcome::TripleFault);
+                return;
+            }
+            Ok(StopReason::Failed(what)) => {
+                end.end(Outcome::Failed(what));
+                return;
+            }
+            Err(error) => {
+                end.end(Outcome::Failed(error.to_string()));
+                return;
+            }
+        }
+    }
+}
+
+/// Waits for the machine's end, at most `timeout` where given.
+pub(crate) fn wait_for_end(receiver: &Receiver<Outcome>, timeout: Option<Duration>) -> Option<Outcome> {
+    match timeout {
+        None => Some(receiver.recv().unwrap_or(Outcome::Stopped)),
+        Some(timeout) => match receiver.recv_timeout(timeout) {
+            Ok(outcome) => Some(outcome),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => Some(Outcome::Stopped),
+        },
+    }
+}

@@ -1,0 +1,127 @@
+//! Which devices the machine has, and how they are wired.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use chipset::i8042::I8042;
+use chipset::ioapic::IoApic;
+use chipset::pci_host::{PciHost, PciHostConfig};
+use chipset::pm::{Power, PowerControl, PowerRegisters};
+use chipset::rtc::Rtc;
+use chipset::uart::Uart;
+use device_model::{Bus, Device, InterruptLine, MmioRange, MsiSink, SharedDevice};
+use guest_memory::GuestMemory;
+use virtio::VirtioDevice;
+use virtio::console::{Console, Port, Size};
+use virtio::fs::Fs;
+use virtio::pci::VirtioPci;
+use virtio::rng::Rng;
+
+use crate::config::{FileSystem, SerialPort};
+use crate::{Backends, Error, layout};
+
+/// Size of the kernel's console before anybody asks for another.
+const CONSOLE_SIZE: Size = Size {
+    columns: 80,
+    rows: 24,
+};
+
+/// Where the power registers are.
+pub(crate) const POWER: PowerRegisters = PowerRegisters {
+    base: layout::POWER_PORT,
+};
+
+/// What devices are wired to.
+pub(crate) struct Wires {
+    pub(crate) memory: GuestMemory,
+    pub(crate) interrupts: Arc<dyn MsiSink>,
+    pub(crate) power: Arc<dyn PowerControl>,
+}
+
+/// Puts every device of the machine on a bus.
+pub(crate) fn wire(wires: &Wires, ioapic: &Arc<IoApic>, backends: Backends) -> Result<Bus, Error> {
+    let mut bus = Bus::default();
+    bus.add_concurrent(ioapic.clone())?;
+    let Backends {
+        serial,
+        console_ports,
+        file_systems,
+        entropy,
+        hypervisor: _,
+    } = backends;
+    let line = InterruptLine::new(ioapic.clone(), layout::UART_LINE);
+    let uart = Uart::new("uart0", layout::UART_PORT, line, Arc::from(serial));
+    let uart: SharedDevice = uart.map_err(|error| refused("uart0", &error))?;
+    bus.add(&uart)?;
+    bus.add(&shared(Rtc::new(Box::new(wall_clock))))?;
+    bus.add(&shared(I8042::new(wires.power.clone())))?;
+    bus.add(&shared(Power::new(POWER, wires.power.clone())))?;
+    let mut slots = PciSlots {
+        host: PciHost::new(pci_config()),
+        next: 1,
+    };
+    slots.add(wires, "console", console(console_ports)?)?;
+    slots.add(wires, "rng", Box::new(Rng::new(entropy)))?;
+    for FileSystem { tag, service } in file_systems {
+        let name = format!("fs-{tag}");
+        let device = Fs::new(&tag, service, 1).map_err(|error| refused(&name, &error))?;
+        slots.add(wires, &name, Box::new(device))?;
+    }
+    bus.add_concurrent(Arc::new(slots.host))?;
+    Ok(bus)
+}
+
+/// Addresses of the PCI host bridge.
+pub(crate) fn pci_config() -> PciHostConfig {
+    let (gpa, len) = layout::PCI_WINDOW_32;
+    PciHostConfig {
+        ecam_gpa: layout::PCI_ECAM.0,
+        windows: vec![MmioRange { gpa, len }],
+    }
+}
+
+/// The PCI bus while it is filled, one device a slot in order.
+struct PciSlots {
+    host: PciHost,
+    next: u8,
+}
+
+impl PciSlots {
+    fn add(&mut self, wires: &Wires, name: &str, device: Box<dyn VirtioDevice>) -> Result<(), Error> {
+        let function = VirtioPci::new(name, device, wires.memory.clone(), wires.interrupts.clone())
+            .map_err(|error| refused(name, &error))?;
+        self.host
+            .add(self.next, shared(function))
+            .map_err(|error| refused(name, &error))?;
+        self.next += 1;
+        Ok(())
+    }
+}
+
+fn console(ports: Vec<SerialPort>) -> Result<Box<dyn VirtioDevice>, Error> {
+    let port = |(index, SerialPort { name, stream })| Port {
+        name,
+        stream,
+        console: index == 0,
+    };
+    let ports = ports.into_iter().enumerate().map(port).collect();
+    Ok(Box::new(
+        Console::new(ports, CONSOLE_SIZE).map_err(|error| refused("console", &error))?,
+    ))
+}
+
+fn shared(device: impl Device + 'static) -> SharedDevice {
+    Arc::new(Mutex::new(device))
+}
+
+fn refused(device: &str, reason: &dyn std::error::Error) -> Error {
+    Error::Device {
+        device: device.to_owned(),
+        reason: reason.to_string(),
+    }
+}
+
+/// The host's wall clock; a clock before 1970 shows 1970.
+fn wall_clock() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}

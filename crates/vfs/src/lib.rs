@@ -13,6 +13,7 @@
 
 mod attr;
 mod error;
+mod host_share;
 mod memory_tree;
 mod overlay;
 pub mod protocol;
@@ -27,6 +28,7 @@ pub use attr::{
     device_number, device_parts,
 };
 pub use error::Error;
+pub use host_share::{HostShare, HostShareOptions};
 pub use memory_tree::{MemoryTree, MemoryTreeBuilder};
 pub use overlay::{Overlay, OverlayOptions, Scratch};
 pub use read_only::{Child, Content, Node, ReadOnlyTree};

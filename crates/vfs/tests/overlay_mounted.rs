@@ -79,7 +79,7 @@ fn renamed_image_directory_keeps_its_entries() {
          ! mv $T/new $T/new/moved/sub 2>/dev/null; rm -r $T/new/moved/sub; stat -c %h $T/new/moved; ls $T/new/moved",
     );
 
-    assert_eq!(seen, "deep\n3\n3\n8\n2\na\nhard\n");
+    assert_eq!(seen, "deep\n3\n3\n9\n2\na\nhard\n");
 }
 
 #[test]

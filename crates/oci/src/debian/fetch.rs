@@ -256,6 +256,13 @@ async fn transfer(
             request = request.header(RANGE, format!("bytes={have}-"));
         }
         let mut response = request.send().await.map_err(unreachable(url))?;
+        if have > 0 && response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
+            return Err(Error::Truncated {
+                url: url.to_owned(),
+                length: have,
+                size: download.size,
+            });
+        }
         expect(&response, url, &[StatusCode::OK, StatusCode::PARTIAL_CONTENT])?;
         let continues = response.status() == StatusCode::PARTIAL_CONTENT
             && header(&response, CONTENT_RANGE.as_str())

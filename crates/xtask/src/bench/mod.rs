@@ -48,8 +48,8 @@ pub(crate) fn command(bench: Bench) -> Result<u8> {
         }
     };
     if let Some(path) = options.json {
-        fs::write(&path, serde_json::to_vec_pretty(&rows)?)
-            .with_context(|| format!("writing {}", path.display()))?;
+        let text = serde_json::to_string_pretty(&rows)? + "\n";
+        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
     }
     Ok(0)
 }

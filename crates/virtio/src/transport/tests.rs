@@ -9,7 +9,7 @@ use guest_memory::{Bytes, GuestAddress};
 use crate::console::{Console, Port, Size};
 use crate::fs::Fs;
 use crate::rng::Rng;
-use crate::testing::{BUFFERS, Bus, Driver, EVENT_INDEX, RAM_LEN, Shell, VERSION_1};
+use crate::testing::{BUFFERS, Bus, Driver, EVENT_INDEX, RAM_LEN, Ring, Shell, VERSION_1};
 use crate::{Activated, ActiveQueue, DeviceType, Error, VirtioDevice};
 
 struct Zeros;
@@ -63,13 +63,20 @@ fn features_not_offered_or_without_version_1_are_not_ok() {
 
 #[test]
 fn features_are_frozen_once_ok() {
+    let mut driver = rng(Bus::Pci);
+    driver.shell.set_features(VERSION_1);
+    driver.shell.set_status(8);
+    driver.shell.set_features(u64::MAX);
+    driver.shell.write((0x08, 4), 0x24, 0);
+    assert_eq!(driver.shell.read((0x0c, 4), 0), 0);
+}
+
+#[test]
+fn driver_ok_without_its_queue_latches() {
     for bus in Bus::BOTH {
         let mut driver = rng(bus);
         driver.shell.set_features(VERSION_1);
-        driver.shell.set_status(8);
-        driver.shell.set_features(u64::MAX);
         driver.shell.set_status(8 | 4);
-        // DRIVER_OK was taken, and failed only for want of a queue.
         assert_eq!(driver.shell.status(), 8 | 4 | 0x40);
     }
 }
@@ -77,10 +84,16 @@ fn features_are_frozen_once_ok() {
 #[test]
 fn queue_that_is_enabled_cannot_be_changed() {
     for bus in Bus::BOTH {
-        let mut driver = Driver::start(bus, Rng::new(Arc::new(Zeros)), 0);
-        driver.shell.select(0);
-        driver.shell.write((0x20, 4), 0x80, 0xdead_0000);
+        let mut driver = rng(bus);
+        driver.shell.set_features(VERSION_1);
+        driver.shell.set_status(8);
+        driver.shell.set_up_msix(1);
+        let ring = Ring::new(&driver.memory, 0, 8);
+        driver.shell.set_up_queue(0, &ring);
+        driver.shell.write((0x20, 4), 0x80, 0x7000);
         driver.shell.write((0x18, 2), 0x38, 2);
+        driver.shell.set_status(8 | 4);
+        driver.rings.push(ring);
         assert_eq!(driver.request(0, &[], &[4]), [0; 4]);
     }
 }

@@ -221,6 +221,12 @@ impl DirectoryBatch {
         true
     }
 
+    /// How many bytes of reply are left.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        self.left
+    }
+
     /// The entries, in the order they were added.
     #[must_use]
     pub fn into_entries(self) -> Vec<DirectoryEntry> {

@@ -26,13 +26,13 @@ impl HostShare {
                 Handle::File(file) => status_of(file.as_fd()),
                 Handle::Directory(directory) => status_of(crate::sync::lock(directory).as_fd()),
             },
-            None => status_of(self.nodes.descriptor(file.node)?.as_fd()),
+            None => status_of(self.descriptor(file.node)?.as_fd()),
         }
     }
 
     pub(super) fn change_attributes(&self, file: FileRef, change: &SetAttr) -> Result<Attr, Errno> {
         self.require_writable()?;
-        let fd = self.nodes.descriptor(file.node);
+        let fd = self.descriptor(file.node);
         if let Some(size) = change.size {
             self.resize(file, &fd, size, change.kill_set_id)?;
         }
@@ -115,7 +115,7 @@ impl HostShare {
 
     pub(super) fn xattr(&self, node: u64, name: &[u8]) -> Result<Vec<u8>, Errno> {
         require_user(name)?;
-        let fd = self.nodes.descriptor(node)?;
+        let fd = self.descriptor(node)?;
         let mut value = Vec::with_capacity(XATTR_SIZE_MAX);
         getxattr(
             descriptor_path(fd.as_fd()),
@@ -126,7 +126,7 @@ impl HostShare {
     }
 
     pub(super) fn xattr_names(&self, node: u64) -> Result<Vec<u8>, Errno> {
-        let fd = self.nodes.descriptor(node)?;
+        let fd = self.descriptor(node)?;
         let mut names = Vec::with_capacity(XATTR_SIZE_MAX);
         listxattr(
             descriptor_path(fd.as_fd()),
@@ -144,7 +144,7 @@ impl HostShare {
         if flags & !(XATTR_CREATE | XATTR_REPLACE) != 0 {
             return Err(Errno::INVAL);
         }
-        let fd = self.nodes.descriptor(node)?;
+        let fd = self.descriptor(node)?;
         setxattr(
             descriptor_path(fd.as_fd()),
             name,
@@ -156,7 +156,7 @@ impl HostShare {
     pub(super) fn remove_xattr(&self, node: u64, name: &[u8]) -> Result<(), Errno> {
         self.require_writable()?;
         require_user(name)?;
-        let fd = self.nodes.descriptor(node)?;
+        let fd = self.descriptor(node)?;
         removexattr(descriptor_path(fd.as_fd()), name)
     }
 }

@@ -17,9 +17,9 @@ pub(super) enum Handle {
     Directory(Mutex<OwnedFd>),
 }
 
-/// All handles, of which there are at most a given number.
+/// All handles with their nodes, of which there are at most a given number.
 pub(super) struct Handles {
-    table: RwLock<HashMap<u64, Arc<Handle>>>,
+    table: RwLock<HashMap<u64, (u64, Arc<Handle>)>>,
     next: AtomicU64,
     max: usize,
 }
@@ -33,20 +33,32 @@ impl Handles {
         }
     }
 
-    /// Adds a handle; ENFILE when there are too many. Numbers are not used twice, so that a stale one is
+    /// Adds a handle of `node`; ENFILE when there are too many. Numbers are not used twice, so that a stale one is
     /// recognised.
-    pub(super) fn add(&self, handle: Handle) -> Result<u64, Errno> {
+    pub(super) fn add(&self, node: u64, handle: Handle) -> Result<u64, Errno> {
         let mut table = write(&self.table);
         if table.len() >= self.max {
             return Err(Errno::NFILE);
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        table.insert(id, Arc::new(handle));
+        table.insert(id, (node, Arc::new(handle)));
         Ok(id)
     }
 
     pub(super) fn get(&self, id: u64) -> Result<Arc<Handle>, Errno> {
-        read(&self.table).get(&id).cloned().ok_or(Errno::BADF)
+        read(&self.table)
+            .get(&id)
+            .map(|(_, handle)| Arc::clone(handle))
+            .ok_or(Errno::BADF)
+    }
+
+    /// Any handle of a node.
+    pub(super) fn of_node(&self, node: u64) -> Option<Arc<Handle>> {
+        let table = read(&self.table);
+        table
+            .values()
+            .find(|(of, _)| *of == node)
+            .map(|(_, handle)| Arc::clone(handle))
     }
 
     pub(super) fn remove(&self, id: u64) {

@@ -25,14 +25,16 @@ mod service;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Statx, StatxFlags, openat2, statx};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
-use self::handles::Handles;
+use self::handles::{Handle, Handles};
 use self::nodes::Nodes;
 use crate::error::Error;
+use crate::sync::lock;
 
 /// How often an `openat2` that met a concurrent rename is tried again (EAGAIN, openat2(2)).
 const RETRIES: usize = 16;
@@ -77,6 +79,23 @@ impl HostShare {
             read_only: options.read_only,
             privileged: rustix::process::geteuid().is_root(),
         })
+    }
+
+    /// The O_PATH descriptor of a node; of one that has lost its name and its place in the cache, by what is
+    /// open of it.
+    fn descriptor(&self, node: u64) -> Result<Arc<OwnedFd>, Errno> {
+        match self.nodes.descriptor(node) {
+            Err(Errno::STALE) => {
+                let handle = self.handles.of_node(node).ok_or(Errno::STALE)?;
+                let path = match &*handle {
+                    Handle::File(file) => descriptor_path(file.as_fd()),
+                    Handle::Directory(directory) => descriptor_path(lock(directory).as_fd()),
+                };
+                let fd = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+                Ok(Arc::new(fd))
+            }
+            outcome => outcome,
+        }
     }
 
     /// EROFS when the guest may not change anything.

@@ -22,7 +22,7 @@ impl HostShare {
     }
 
     pub(super) fn find(&self, parent: u64, name: &[u8]) -> Result<Entry, Errno> {
-        let directory = self.nodes.descriptor(parent)?;
+        let directory = self.descriptor(parent)?;
         self.nodes.enter(self.open_name(&directory, name)?, parent, name)
     }
 
@@ -34,14 +34,14 @@ impl HostShare {
         caller: Caller,
     ) -> Result<Entry, Errno> {
         self.require_writable()?;
-        let directory = self.nodes.descriptor(parent)?;
+        let directory = self.descriptor(parent)?;
         symlinkat(target, &*directory, name)?;
         self.adopt(parent, &directory, name, caller, None)
     }
 
     pub(super) fn create_other(&self, parent: u64, name: &[u8], new: NewFile) -> Result<Entry, Errno> {
         self.require_writable()?;
-        let directory = self.nodes.descriptor(parent)?;
+        let directory = self.descriptor(parent)?;
         let mode = Mode::from_raw_mode(new.mode);
         match new.kind {
             FileKind::Directory => mkdirat(&*directory, name, mode)?,
@@ -133,20 +133,22 @@ impl HostShare {
         new: NewFile,
         flags: u32,
     ) -> Result<(Entry, u64), Errno> {
-        let directory = self.nodes.descriptor(parent)?;
+        let directory = self.descriptor(parent)?;
         let flags = access_flags(flags) | OFlags::CREATE | OFlags::EXCL;
         let file = open_beneath(directory.as_fd(), name, flags, Mode::from_raw_mode(new.mode))?;
         self.give_away(&directory, &file, new.caller, Some(new.mode))?;
-        let path = rustix::fs::open(
-            descriptor_path(file.as_fd()),
-            OFlags::PATH | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
-        let handle = self.handles.add(Handle::File(File::from(file)))?;
-        match self.nodes.enter(path, parent, name) {
-            Ok(entry) => Ok((entry, handle)),
+        self.enter_open(file, parent, name)
+    }
+
+    /// Enters a file that has just been made and opened.
+    fn enter_open(&self, file: OwnedFd, parent: u64, name: &[u8]) -> Result<(Entry, u64), Errno> {
+        let path = descriptor_path(file.as_fd());
+        let path = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let entry = self.nodes.enter(path, parent, name)?;
+        match self.handles.add(entry.node, Handle::File(File::from(file))) {
+            Ok(handle) => Ok((entry, handle)),
             Err(error) => {
-                self.handles.remove(handle);
+                self.nodes.forget(entry.node, 1);
                 Err(error)
             }
         }
@@ -159,29 +161,17 @@ impl HostShare {
         flags: u32,
     ) -> Result<(Entry, u64), Errno> {
         self.require_writable()?;
-        let directory = self.nodes.descriptor(parent)?;
+        let directory = self.descriptor(parent)?;
         let flags = access_flags(flags) | OFlags::TMPFILE;
         let file = open_beneath(directory.as_fd(), b".", flags, Mode::from_raw_mode(new.mode))?;
         self.give_away(&directory, &file, new.caller, Some(new.mode))?;
-        let path = rustix::fs::open(
-            descriptor_path(file.as_fd()),
-            OFlags::PATH | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
-        let handle = self.handles.add(Handle::File(File::from(file)))?;
         // No name leads to it: once its descriptor is out of the cache, only the handle does.
-        match self.nodes.enter(path, parent, b"") {
-            Ok(entry) => Ok((entry, handle)),
-            Err(error) => {
-                self.handles.remove(handle);
-                Err(error)
-            }
-        }
+        self.enter_open(file, parent, b"")
     }
 
     pub(super) fn remove(&self, parent: u64, name: &[u8], flags: AtFlags) -> Result<(), Errno> {
         self.require_writable()?;
-        let directory = self.nodes.descriptor(parent)?;
+        let directory = self.descriptor(parent)?;
         let removed = self.open_name(&directory, name)?;
         unlinkat(&*directory, name, flags)?;
         self.nodes.moved(removed, None)
@@ -196,8 +186,8 @@ impl HostShare {
         flags: u32,
     ) -> Result<(), Errno> {
         self.require_writable()?;
-        let from = self.nodes.descriptor(parent)?;
-        let to = self.nodes.descriptor(new_parent)?;
+        let from = self.descriptor(parent)?;
+        let to = self.descriptor(new_parent)?;
         let moved = self.open_name(&from, name)?;
         let present = self.open_name(&to, new_name).ok();
         let flags = RenameFlags::from_bits_retain(flags);
@@ -215,8 +205,8 @@ impl HostShare {
         if self.nodes.kind(node)? == FileKind::Directory {
             return Err(Errno::PERM);
         }
-        let fd = self.nodes.descriptor(node)?;
-        let directory = self.nodes.descriptor(parent)?;
+        let fd = self.descriptor(node)?;
+        let directory = self.descriptor(parent)?;
         // AT_EMPTY_PATH would need CAP_DAC_READ_SEARCH (linkat(2)).
         linkat(
             CWD,

@@ -23,8 +23,8 @@ use crate::tree::{Caller, DirectoryBatch, FileRef, NewFile, Opened, Tree, WriteK
 
 /// How long the guest trusts what it has seen of a directory that others change too.
 const VALID: Duration = Duration::from_secs(1);
-/// Buffer for reading directories, in bytes.
-const LISTING_BUFFER: usize = 32 << 10;
+/// Smallest and largest buffer for reading directories, in bytes; one entry of the host always fits.
+const LISTING_BUFFER: (usize, usize) = (1 << 10, 64 << 10);
 /// Most bytes copied by one COPY_FILE_RANGE, so that no request takes long.
 const COPY_MAX: u64 = 256 << 20;
 
@@ -35,7 +35,7 @@ impl HostShare {
         if truncate || flags & open_flag::ACCMODE != 0 {
             self.require_writable()?;
         }
-        let fd = self.nodes.descriptor(node)?;
+        let fd = self.descriptor(node)?;
         let mut access = access_flags(flags);
         if truncate {
             access |= OFlags::TRUNC;
@@ -47,14 +47,14 @@ impl HostShare {
         let keep_cache = self
             .nodes
             .same_version(node, version_of(&status_of(file.as_fd())?));
-        Ok((self.handles.add(Handle::File(file))?, keep_cache))
+        Ok((self.handles.add(node, Handle::File(file))?, keep_cache))
     }
 
     fn list(&self, file: FileRef, cookie: u64, batch: &mut DirectoryBatch) -> Result<(), Errno> {
         let handle = self.handles.get(file.handle.ok_or(Errno::BADF)?)?;
         let directory = lock(handle.directory()?);
         seek(&*directory, SeekFrom::Start(cookie))?;
-        let mut buffer = vec![MaybeUninit::uninit(); LISTING_BUFFER];
+        let mut buffer = vec![MaybeUninit::uninit(); batch.left().clamp(LISTING_BUFFER.0, LISTING_BUFFER.1)];
         let mut entries = RawDir::new(directory.as_fd(), &mut buffer);
         while let Some(entry) = entries.next() {
             let entry = entry?;
@@ -114,7 +114,7 @@ impl Tree for HostShare {
         if self.nodes.kind(node)? != FileKind::Symlink {
             return Err(Errno::INVAL);
         }
-        let fd = self.nodes.descriptor(node)?;
+        let fd = self.descriptor(node)?;
         let target = readlinkat(&*fd, "", Vec::with_capacity(SYMLINK_MAX + 1))?;
         Ok(target.into_bytes())
     }
@@ -175,14 +175,14 @@ impl Tree for HostShare {
         if self.nodes.kind(node)? != FileKind::Directory {
             return Err(Errno::NOTDIR);
         }
-        let fd = self.nodes.descriptor(node)?;
+        let fd = self.descriptor(node)?;
         let directory = open_beneath(
             fd.as_fd(),
             b".",
             OFlags::RDONLY | OFlags::DIRECTORY,
             Mode::empty(),
         )?;
-        self.handles.add(Handle::Directory(Mutex::new(directory)))
+        self.handles.add(node, Handle::Directory(Mutex::new(directory)))
     }
 
     fn release(&self, handle: u64) {
@@ -225,7 +225,7 @@ impl Tree for HostShare {
     }
 
     fn syncfs(&self) -> Result<(), Errno> {
-        let root = self.nodes.descriptor(ROOT_ID)?;
+        let root = self.descriptor(ROOT_ID)?;
         let directory = open_beneath(
             root.as_fd(),
             b".",
@@ -240,7 +240,7 @@ impl Tree for HostShare {
     }
 
     fn statfs(&self) -> Result<FileSystemStatus, Errno> {
-        let status = fstatvfs(&*self.nodes.descriptor(ROOT_ID)?)?;
+        let status = fstatvfs(&*self.descriptor(ROOT_ID)?)?;
         Ok(FileSystemStatus {
             blocks: status.f_blocks,
             blocks_free: status.f_bfree,

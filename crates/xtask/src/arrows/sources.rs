@@ -8,6 +8,8 @@ use super::lexer::{code_of, words};
 
 /// Crates that may use `unsafe`; each says why in its own documentation.
 const UNSAFE_CRATES: &[&str] = &["host_os", "guest_memory", "native_cpu", "soft_cpu"];
+/// The program that runs inside the guest: no host, no library under it, and its own architecture.
+const GUEST_PROGRAM: &str = "crates/guest/program/";
 /// Crates whose whole purpose is to differ from host to host, and tools that only run on one.
 const HOST_CRATES: &[&str] = &["host_os", "native_cpu", "xtask", "vm_tests"];
 /// Conditions that ask about the host.
@@ -32,8 +34,10 @@ pub(super) fn check_rust(path: &str, source: &str) -> Vec<String> {
     let mut faults = Vec::new();
     let name = crate_of(path);
     let code = code_of(source);
+    let in_guest = path.starts_with(GUEST_PROGRAM);
     let line_of = |at: usize| code[..at].matches('\n').count() + 1;
     if !UNSAFE_CRATES.contains(&name)
+        && !in_guest
         && let Some((at, _)) = words(&code).find(|(_, word)| *word == "unsafe")
     {
         faults.push(format!(
@@ -42,7 +46,10 @@ pub(super) fn check_rust(path: &str, source: &str) -> Vec<String> {
             UNSAFE_CRATES.join(", ")
         ));
     }
-    if !HOST_CRATES.contains(&name) && !path.split('/').any(|part| part == "sys" || part == "tests") {
+    if !HOST_CRATES.contains(&name)
+        && !in_guest
+        && !path.split('/').any(|part| part == "sys" || part == "tests")
+    {
         // Unit tests stand at the end of a file.
         let shipped = code.split("#[cfg(test)]\nmod ").next().unwrap_or(&code);
         faults.extend(host_conditions(shipped).map(|(at, condition)| {
@@ -155,6 +162,8 @@ mod tests {
             ["crates/vfs/src/lib.rs:2: `unsafe` belongs in host_os, guest_memory, native_cpu, soft_cpu only"]
         );
         assert_eq!(check_rust("crates/host_os/src/lib.rs", source), [""; 0]);
+        assert_eq!(check_rust("crates/guest/program/main.rs", source), [""; 0]);
+        assert_eq!(check_rust("crates/guest/src/lib.rs", source).len(), 1);
     }
 
     #[test]

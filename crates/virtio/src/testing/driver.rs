@@ -32,6 +32,7 @@ impl Bus {
 #[derive(Default)]
 pub(crate) struct Interrupts {
     state: Mutex<(u64, Vec<u32>)>,
+    line: std::sync::atomic::AtomicBool,
     changed: Condvar,
 }
 
@@ -49,6 +50,11 @@ impl Interrupts {
 
     pub(crate) fn vectors(&self) -> Vec<u32> {
         self.state.lock().unwrap().1.clone()
+    }
+
+    /// The level of the line that was driven last.
+    pub(crate) fn line_is_high(&self) -> bool {
+        self.line.load(std::sync::atomic::Ordering::SeqCst)
     }
 
     pub(crate) fn wait_past(&self, count: u64) {
@@ -69,6 +75,7 @@ impl MsiSink for Interrupts {
 
 impl LineTarget for Interrupts {
     fn set_level(&self, line: u32, high: bool) {
+        self.line.store(high, std::sync::atomic::Ordering::SeqCst);
         if high {
             self.add(line);
         }

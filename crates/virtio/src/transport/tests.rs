@@ -239,6 +239,21 @@ fn mmio_identity_and_absence_of_shared_memory() {
 }
 
 #[test]
+fn mmio_line_is_high_until_all_is_acknowledged_or_reset() {
+    let mut driver = Driver::start(Bus::Mmio, Rng::new(Arc::new(Zeros)), 0);
+    driver.send(0, &[], &[1]);
+    driver.interrupts.wait_past(0);
+    driver.shell.write((0, 4), 0x64, 2);
+    assert!(driver.interrupts.line_is_high());
+    driver.shell.write((0, 4), 0x64, 1);
+    assert!(!driver.interrupts.line_is_high());
+    driver.send(0, &[], &[1]);
+    driver.interrupts.wait_past(1);
+    driver.shell.set_status(0);
+    assert!(!driver.interrupts.line_is_high());
+}
+
+#[test]
 fn queue_that_does_not_exist_has_no_size_and_no_doorbell() {
     for bus in Bus::BOTH {
         let mut driver = Driver::start(bus, Rng::new(Arc::new(Zeros)), 0);

@@ -2,6 +2,7 @@
 
 use std::io::BufReader;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -53,7 +54,9 @@ pub struct ArchiveOptions {
 /// Debian's archive on one mirror, behind a cache. Any number of processes may share the cache.
 #[derive(Debug)]
 pub struct Archive {
-    client: Client,
+    /// Made when it is first needed: reading the machine's certificates takes longer than a cached answer.
+    client: OnceLock<Client>,
+    conf: AptConf,
     pub(super) cache: Cache,
     mirror: Mirror,
     keyring: Keyring,
@@ -73,6 +76,9 @@ struct ListState {
     /// When the mirror last confirmed it, in seconds since 1970.
     checked: i64,
     last_modified: Option<String>,
+    /// The keys it was verified with before it was written, [`Keyring::digest`]. The cache is the user's own
+    /// folder and what it holds is used unchecked once it was checked; dates are checked every time.
+    keys: Digest,
 }
 
 /// An InRelease file as the cache has it.
@@ -88,12 +94,23 @@ impl Archive {
         let conf = AptConf::read(&options.mirror.apt_folder)?;
         let mirror = sources::discover(&options.mirror)?;
         Ok(Archive {
-            client: Client::new(&conf)?,
+            client: OnceLock::new(),
             cache: Cache::open(options.cache)?,
             policy: DatePolicy::new(&conf, &mirror),
+            conf,
             mirror,
             keyring: options.keyring,
         })
+    }
+
+    fn client(&self) -> Result<&Client> {
+        match self.client.get() {
+            Some(client) => Ok(client),
+            None => {
+                let made = Client::new(&self.conf)?;
+                Ok(self.client.get_or_init(|| made))
+            }
+        }
     }
 
     /// The mirror in use.
@@ -172,11 +189,14 @@ impl Archive {
             return Ok(None);
         };
         let file = bytes[split + 1..].to_vec();
-        let state = serde_json::from_slice(&bytes[..split]).ok();
-        let release = Release::open(url, &file, &self.keyring, now).ok();
-        Ok(state
-            .zip(release)
-            .map(|(state, release)| Listed { state, file, release }))
+        let Ok(state) = serde_json::from_slice::<ListState>(&bytes[..split]) else {
+            return Ok(None);
+        };
+        let release = match state.keys == self.keyring.digest() {
+            true => Release::reopen(url, &file),
+            false => Release::open(url, &file, &self.keyring, now).ok(),
+        };
+        Ok(release.map(|release| Listed { state, file, release }))
     }
 
     fn ask_again(
@@ -190,9 +210,10 @@ impl Archive {
     ) -> Result<Listed> {
         let now = now();
         let since = old.as_ref().and_then(|old| old.state.last_modified.as_deref());
-        let listed = match (self.client.get(url, MAX_INRELEASE, since), old) {
+        let listed = match (self.client()?.get(url, MAX_INRELEASE, since), old) {
             (Ok(Fetched::NotModified), Some(mut old)) => {
                 old.state.checked = now;
+                old.state.keys = self.keyring.digest();
                 old
             }
             (Ok(Fetched::NotModified), None) => {
@@ -207,6 +228,7 @@ impl Archive {
                 let state = ListState {
                     checked: now,
                     last_modified,
+                    keys: self.keyring.digest(),
                 };
                 match old {
                     // Someone between here and the archive plays back an old state, or the mirror lags.
@@ -342,12 +364,15 @@ impl Archive {
                 what: absent.name.clone(),
             });
         }
+        if files.is_empty() {
+            return Ok(());
+        }
         let bytes = files.iter().map(|file| file.size).sum();
         progress.report(Event::FilesResolved {
             files: files.len(),
             bytes,
         });
-        self.client.download(&self.cache, files, progress)
+        self.client()?.download(&self.cache, files, progress)
     }
 }
 

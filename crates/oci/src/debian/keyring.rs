@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use pgp::composed::{CleartextSignedMessage, Deserializable, SignedPublicKey};
+use pgp::composed::{Deserializable, DetachedSignature, SignedPublicKey};
 use pgp::crypto::hash::HashAlgorithm;
 use pgp::packet::{Signature, SignatureType};
 use pgp::types::KeyDetails;
+
+use super::clearsign;
+use crate::digest::{Digest, Hasher};
 
 /// Keys of the Debian archive: the current and the previous stable release's.
 const DEBIAN: [&[u8]; 6] = [
@@ -53,22 +56,36 @@ impl Keyring {
         Ok(Keyring { certificates })
     }
 
+    /// Identifies the set of keys.
+    pub(crate) fn digest(&self) -> Digest {
+        let mut hasher = Hasher::default();
+        for certificate in &self.certificates {
+            hasher.update(certificate.primary_key.fingerprint().as_bytes());
+        }
+        hasher.finish()
+    }
+
     /// The signed text of a clear-signed message (RFC 9580, section 7) that one of the keys signed; nothing
     /// may stand before or after it. `now` is in seconds since 1970.
     pub(crate) fn open(&self, message: &str, now: i64) -> Result<String, String> {
-        // The reader of the armor takes blank lines after the end for more text.
-        let (message, _) = CleartextSignedMessage::from_string(message.trim_end()).map_err(|error| {
+        let message = clearsign::read(message)?;
+        let unreadable = |error: pgp::errors::Error| {
             format!(
-                "it is not one clear-signed message: {}",
+                "its signature cannot be read: {}",
                 single_line(&error.to_string())
             )
-        })?;
-        if message.signatures().is_empty() || message.signatures().len() > MAX_SIGNATURES {
-            return Err(format!("it carries {} signatures", message.signatures().len()));
+        };
+        let (signatures, _) = DetachedSignature::from_string_many(message.signatures).map_err(unreadable)?;
+        let signatures: Vec<DetachedSignature> = signatures
+            .take(MAX_SIGNATURES)
+            .collect::<Result<_, _>>()
+            .map_err(unreadable)?;
+        if signatures.is_empty() {
+            return Err("it carries no signature".into());
         }
-        let text = message.signed_text();
+        let text = message.text;
         let mut problems = BTreeSet::new();
-        for signature in message.signatures() {
+        for DetachedSignature { signature } in &signatures {
             match self.check(signature, text.as_bytes(), now) {
                 Ok(()) => return Ok(text),
                 Err(problem) => problems.insert(problem),
@@ -192,4 +209,28 @@ fn single_line(text: &str) -> String {
         .chars()
         .take(200)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keyring_debian_has_every_bundled_key_bound_to_itself() {
+        let keyring = Keyring::debian();
+        assert_eq!(keyring.certificates.len(), DEBIAN.len());
+        for certificate in &keyring.certificates {
+            for subkey in &certificate.public_subkeys {
+                subkey.verify_bindings(&certificate.primary_key).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn keyring_from_bytes_without_a_key_is_refused() {
+        assert!(Keyring::from_bytes(b"").is_err());
+        assert!(Keyring::from_bytes(b"-----BEGIN PGP PUBLIC KEY BLOCK-----").is_err());
+        assert!(Keyring::from_bytes(b"\x99junk").is_err());
+        assert!(Keyring::from_bytes(DEBIAN[0]).is_ok());
+    }
 }

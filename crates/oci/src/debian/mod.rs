@@ -27,6 +27,7 @@ mod apt_conf;
 mod archive;
 mod base_files;
 mod cache;
+mod clearsign;
 mod control;
 mod date;
 mod deb;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::apt_conf::AptConf;
+use super::clearsign;
 use super::control;
 use super::date;
 use super::error::{Error, Result};
@@ -63,14 +64,17 @@ impl Release {
             reason,
         };
         let message = std::str::from_utf8(file).map_err(|_| refused("it is not text".into()))?;
-        if !message.starts_with("-----BEGIN PGP SIGNED MESSAGE-----") {
-            return Err(refused("it does not begin as a clear-signed message".into()));
-        }
         let text = keyring.open(message, now).map_err(refused)?;
         parse(url, Digest::of(file), &text).map_err(|reason| Error::Index {
             what: url.to_owned(),
             reason,
         })
+    }
+
+    /// Reads an InRelease file that [`Release::open`] accepted before; its signatures are not looked at.
+    pub(crate) fn reopen(url: &str, file: &[u8]) -> Option<Release> {
+        let message = clearsign::read(std::str::from_utf8(file).ok()?).ok()?;
+        parse(url, Digest::of(file), &message.text).ok()
     }
 
     /// Refuses an index that is expired, from the future, or another suite's.

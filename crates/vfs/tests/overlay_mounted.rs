@@ -1,10 +1,12 @@
 //! The overlay with the Linux kernel of this machine as its client (see `support` for what that needs).
 
+mod shell;
 mod support;
 
 use std::sync::Arc;
 
-use support::{Mounted, shell};
+use shell::shell;
+use support::Mounted;
 use vfs::{FileKind, MemoryTreeBuilder, Overlay, OverlayOptions};
 
 /// A small image: `/dir/{a,hard,sub/deep}`, `/link -> dir/a`, `/big` of 3 MiB.

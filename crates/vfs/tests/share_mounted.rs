@@ -1,12 +1,14 @@
 //! The host share with the Linux kernel of this machine as its client (see `support` for what that needs).
 
+mod shell;
 mod support;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use support::{Mounted, shell};
+use shell::shell;
+use support::Mounted;
 use vfs::{HostShare, HostShareOptions};
 
 /// A directory `shared` with a secret beside it, shared and mounted.

@@ -9,7 +9,6 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -135,22 +134,4 @@ impl ReplySink for Space<'_> {
     fn fill_from_file(&mut self, offset: usize, len: usize, file: &File, at: u64) -> io::Result<usize> {
         Ok(pread(file, &mut self.0[offset..offset + len], at)?)
     }
-}
-
-/// Runs a shell script with `$T` set to `directory`; its output, if it succeeds.
-pub(crate) fn shell(directory: &Path, script: &str) -> String {
-    let output = Command::new("sh")
-        .args(["-euc", script])
-        .env("T", directory)
-        .env("LC_ALL", "C")
-        .output()
-        .expect("a shell");
-    assert!(
-        output.status.success(),
-        "{script}\nended with {}\n{}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }

@@ -7,7 +7,7 @@
 //! unpacked into a directory tree.
 //!
 //! It must never know virtual machines, file servers, terminals or the guest. Its interface is blocking;
-//! asynchronous code stays inside the `registry` module.
+//! asynchronous code stays inside the `registry` and `debian` modules.
 #![forbid(unsafe_code)]
 
 mod config;

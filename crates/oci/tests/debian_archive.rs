@@ -145,26 +145,97 @@ fn debian_archive_unknown_package_and_suite_are_named() {
     assert!(failure("deb:nosuchsuite/bash").contains("answered 404"));
 }
 
-/// The packages of a closure that apt would install too are the same ones: `apt-cache depends` walks the
-/// same fields. Only the release apt itself knows can be compared, so its own index is the oracle's.
+/// What apt would install on an empty system, from the same archives.
+fn apt_closure(folder: &Path, archive: &Archive, packages: &str) -> Vec<String> {
+    let mirror = archive.mirror();
+    let groups = [
+        (&mirror.main, "stable"),
+        (&mirror.updates, "stable-updates"),
+        (&mirror.security, "stable-security"),
+    ];
+    let lines = groups.iter().filter_map(|(addresses, suite)| {
+        Some(format!("deb [trusted=yes] {} {suite} main\n", addresses.first()?))
+    });
+    fs::create_dir_all(folder.join("state/lists/partial")).unwrap();
+    fs::create_dir_all(folder.join("cache/archives/partial")).unwrap();
+    fs::write(folder.join("status"), "").unwrap();
+    fs::write(folder.join("sources.list"), lines.collect::<String>()).unwrap();
+    let apt = |arguments: &[&str]| {
+        let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+        let options = [
+            format!("Dir::State={}", path("state")),
+            format!("Dir::State::status={}", path("status")),
+            format!("Dir::Cache={}", path("cache")),
+            format!("Dir::Etc::SourceList={}", path("sources.list")),
+            "Dir::Etc::SourceParts=/dev/null".to_owned(),
+            "Dir::Etc::PreferencesParts=/dev/null".to_owned(),
+            "APT::Install-Recommends=0".to_owned(),
+            "APT::Architecture=amd64".to_owned(),
+        ];
+        let mut command = Command::new("apt-get");
+        options
+            .iter()
+            .for_each(|option| drop(command.args(["-o", option])));
+        let output = command.args(arguments).output().unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // Once for all requests.
+    if !folder.join("updated").exists() {
+        apt(&["update"]);
+        fs::write(folder.join("updated"), "").unwrap();
+    }
+    let mut arguments = vec!["-s", "install"];
+    arguments.extend(packages.split(','));
+    let planned = apt(&arguments);
+    let names = planned
+        .lines()
+        .filter_map(|line| line.strip_prefix("Inst ")?.split(' ').next());
+    names
+        .map(str::to_owned)
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect()
+}
+
 #[test]
-fn debian_archive_closure_has_what_every_member_depends_on() {
+fn debian_archive_closures_are_those_of_apt() {
+    let cache = tempfile::tempdir().unwrap();
+    let archive = archive(cache.path());
+    for packages in [
+        "bash,coreutils",
+        "bash,coreutils,python3-minimal",
+        "git,python3",
+        "ca-certificates,curl,perl",
+        "nginx",
+        "gcc",
+        "openssh-server",
+        "postgresql,vim",
+    ] {
+        let ours = closure(&archive, &format!("deb:{packages}"), Refresh::WhenStale);
+        assert_eq!(
+            ours,
+            apt_closure(&cache.path().join("apt"), &archive, packages),
+            "{packages}"
+        );
+    }
+}
+
+#[test]
+fn debian_archive_large_closure_finds_its_libraries() {
     let cache = tempfile::tempdir().unwrap();
     let archive = archive(cache.path());
     let (root, _) = unpacked(&archive, "deb:git,python3");
-    let needed = |program: &str| {
-        let output = output_in(
-            root.path(),
-            &[
-                "/usr/bin/python3",
-                "-c",
-                "import json, ssl, sqlite3, lzma; print('ok')",
-            ],
-        );
-        assert_eq!(output, "ok\n");
-        output_in(root.path(), &[program, "--version"])
-    };
-    assert!(needed("/usr/bin/git").starts_with("git version"));
+    let script = "import json, ssl, sqlite3, lzma; print('ok')";
+    assert_eq!(
+        output_in(root.path(), &["/usr/bin/python3", "-c", script]),
+        "ok\n"
+    );
+    assert!(output_in(root.path(), &["/usr/bin/git", "--version"]).starts_with("git version"));
 }
 
 #[test]

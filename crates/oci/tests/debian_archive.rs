@@ -173,9 +173,7 @@ fn apt_closure(folder: &Path, archive: &Archive, packages: &str) -> Vec<String> 
             "APT::Architecture=amd64".to_owned(),
         ];
         let mut command = Command::new("apt-get");
-        options
-            .iter()
-            .for_each(|option| drop(command.args(["-o", option])));
+        command.args(options.iter().flat_map(|option| ["-o", option.as_str()]));
         let output = command.args(arguments).output().unwrap();
         assert!(
             output.status.success(),

@@ -20,6 +20,8 @@ pub mod protocol;
 mod read_only;
 mod server;
 mod sync;
+#[cfg(test)]
+mod testing;
 mod transfer;
 mod tree;
 

@@ -133,3 +133,55 @@ fn ownership_and_modes_follow_linux() {
         "2755 42\n644 42\n755 7 8\n777\nfifo 0 0\ncharacter special file 1 3\n0\n"
     );
 }
+
+#[test]
+fn databases_and_shared_mappings_work() {
+    let mounted = mounted();
+
+    shell(
+        mounted.path(),
+        r#"cd $T; python3 - <<'END'
+import mmap, os, sqlite3, subprocess
+db = sqlite3.connect('db'); db.execute('pragma journal_mode=wal'); db.execute('create table t(a integer primary key, b blob)')
+for i in range(300):
+    db.execute('insert into t values(?, ?)', (i, os.urandom(3000)))
+    if i % 50 == 0: db.commit()
+db.execute('delete from t where a % 3 = 0'); db.commit(); db.execute('vacuum')
+assert db.execute('pragma integrity_check').fetchone() == ('ok',); db.close()
+with open('big', 'r+b') as f:
+    m = mmap.mmap(f.fileno(), 0); m[5000:5006] = b'mapped'; m.flush(); m.close()
+    f.seek(4998); assert f.read(10)[2:8] == b'mapped'
+fd = os.open('.', os.O_TMPFILE | os.O_RDWR, 0o600); os.write(fd, b'nameless')
+subprocess.check_call(['ln', '-L', f'/proc/{os.getpid()}/fd/{fd}', 'named']); assert open('named').read() == 'nameless'
+os.close(fd); assert os.stat('named').st_nlink == 1
+os.makedirs('x/y/z'); os.rename('x', 'x2'); os.removedirs('x2/y/z')
+d = os.open('dir', os.O_RDONLY); before = set(os.listdir(d)); open('dir/late', 'w').close(); assert set(os.listdir(d)) - before == {'late'}
+END
+        rm $T/db $T/named"#,
+    );
+}
+
+#[test]
+fn large_directory_is_made_listed_and_removed() {
+    let mounted = mounted();
+
+    let seen = shell(
+        mounted.path(),
+        "mkdir $T/many; cd $T/many; seq 20000 | xargs touch; ls -U | wc -l; find . -type f -newer $T/dir/a | wc -l
+         rm -r $T/many; ls $T | wc -l",
+    );
+
+    assert_eq!(seen, "20000\n20000\n3\n");
+}
+
+#[test]
+fn compiler_builds_and_runs_a_program() {
+    let mounted = mounted();
+
+    let seen = shell(
+        mounted.path(),
+        "cd $T; printf '#include <stdio.h>\nint main(){puts(\"built\");return 0;}' >p.c; cc -O -o p p.c; ./p; cp p q; strip q; ./q",
+    );
+
+    assert_eq!(seen, "built\nbuilt\n");
+}

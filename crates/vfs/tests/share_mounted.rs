@@ -3,9 +3,7 @@
 mod shell;
 mod support;
 
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use shell::shell;
 use support::Mounted;
@@ -83,45 +81,6 @@ fn symbolic_links_out_of_the_share_are_shown_but_lead_nowhere_else() {
     );
 
     assert_eq!(seen, "../secret\ndone\n");
-}
-
-#[test]
-fn directory_swapped_for_a_symbolic_link_never_shows_the_outside() {
-    let (host, mounted) = shared(false);
-    shell(
-        host.path(),
-        "mkdir $T/out $T/shared/dir; echo secret >$T/out/name; echo inside >$T/shared/dir/name; ln -s ../out $T/link",
-    );
-    let stop = Arc::new(AtomicBool::new(false));
-    let swapper = std::thread::spawn({
-        let (root, stop) = (host.path().to_owned(), Arc::clone(&stop));
-        move || {
-            while !stop.load(Ordering::Relaxed) {
-                swap(&root.join("shared/dir"), &root.join("link"));
-            }
-        }
-    });
-
-    let mut inside = 0;
-    for _ in 0..3000 {
-        // Reached through the mount or not at all: the link, were it followed, would lead to `secret`.
-        match std::fs::read_to_string(mounted.path().join("dir/name")) {
-            Ok(text) => {
-                assert_eq!(text, "inside\n");
-                inside += 1;
-            }
-            Err(_) => std::thread::yield_now(),
-        }
-    }
-    stop.store(true, Ordering::Relaxed);
-    swapper.join().expect("the swapping thread");
-
-    assert!(inside > 0);
-}
-
-fn swap(a: &Path, b: &Path) {
-    use rustix::fs::{CWD, RenameFlags, renameat_with};
-    renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE).expect("an exchange");
 }
 
 #[test]

@@ -22,6 +22,8 @@ mod handles;
 mod names;
 mod nodes;
 mod service;
+#[cfg(test)]
+mod tests;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;

@@ -1,1 +1,19 @@
-//! the portable face of the operating system.
+//! The portable face of the operating system.
+//!
+//! **Knows:** how this host makes events, interrupts a thread, names its current boot and gives random bytes.
+//! **Must never know:** guests, devices, images. What differs between systems stays in `sys`.
+//!
+//! `unsafe` is allowed here for calls that `rustix` does not offer: signal handlers and signals to one thread.
+
+mod boot_id;
+mod error;
+mod event;
+mod random;
+mod sys;
+mod thread_interrupt;
+
+pub use boot_id::boot_id;
+pub use error::Error;
+pub use event::Event;
+pub use random::random_bytes;
+pub use thread_interrupt::RunningThread;

@@ -1,14 +1,22 @@
-//! x86-64 CPU state in architectural terms.
+//! x86-64 CPU state and CPUID in architectural terms.
 
+pub mod cpu_profile;
 mod cpuid;
-mod msr;
+mod events;
+mod lapic;
+pub mod msr;
 mod registers;
 mod state;
+mod table;
+mod xsave;
 
-pub use cpuid::CpuidLeaf;
-pub use msr::{Msr, SAVED_MSRS};
+pub use cpu_profile::CpuProfile;
+pub use cpuid::{CpuidLeaf, find_leaf, for_vcpu};
+pub use events::{Activity, PendingEvents, PendingException, PendingInterrupt};
+pub use lapic::LocalApic;
+pub use msr::Msrs;
 pub use registers::{
-    DebugRegisters, GeneralRegisters, PendingEvents, PendingException, RunState, Segment, SystemRegisters,
-    TableRegister,
+    DebugRegisters, GeneralRegisters, Segment, SegmentAttributes, SystemRegisters, TableRegister,
 };
-pub use state::{CpuState, Element, elements};
+pub use state::{CpuState, CpuStateAccess};
+pub use xsave::{Components, ExtendedState, XsaveLayout};

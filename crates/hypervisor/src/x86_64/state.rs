@@ -1,93 +1,157 @@
-//! The state table: every element of a CPU's state, numbered and named.
-//!
-//! Reading, setting, comparing and, with snapshots, saving and restoring go through the same list, so that
-//! an element cannot be forgotten in one of them.
+//! The state table of one vCPU.
 
-use super::{DebugRegisters, GeneralRegisters, Msr, PendingEvents, RunState, Segment, SystemRegisters};
+use super::table::state_table;
+use super::{
+    Activity, DebugRegisters, ExtendedState, GeneralRegisters, LocalApic, Msrs, PendingEvents, Segment,
+    SegmentAttributes, SystemRegisters, TableRegister, msr,
+};
 
-/// The whole architectural state of one CPU.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct CpuState {
-    /// General registers.
-    pub general: GeneralRegisters,
-    /// Segments, tables, control registers.
-    pub system: SystemRegisters,
-    /// Debug registers.
-    pub debug: DebugRegisters,
-    /// Extended control register 0: which XSAVE components are enabled.
-    pub xcr0: u64,
-    /// x87, SSE and extended state in the standard (not compacted) XSAVE format (Intel SDM vol. 1, 13.4).
-    pub xsave: Vec<u8>,
-    /// Model-specific registers of [`super::SAVED_MSRS`] that the backend has, in that order.
-    pub msrs: Vec<Msr>,
-    /// Local APIC registers, one a 16-byte slot (Intel SDM vol. 3, table 11-1), slots 0 to 63.
-    pub local_apic: Vec<u32>,
-    /// Events between two instructions.
-    pub events: PendingEvents,
-    /// Whether it executes.
-    pub run_state: RunState,
-}
-
-/// One row of the state table.
-#[derive(Clone, Copy, Debug)]
-pub struct Element {
-    /// Number in records; never used again for something else.
-    pub number: u16,
-    /// Name in errors and comparisons.
-    pub name: &'static str,
-    same: fn(&CpuState, &CpuState) -> bool,
-}
-
-/// The state table.
-pub fn elements() -> &'static [Element] {
-    const fn row(number: u16, name: &'static str, same: fn(&CpuState, &CpuState) -> bool) -> Element {
-        Element { number, name, same }
+state_table! {
+    /// The whole architectural state of one vCPU.
+    ///
+    /// In the order in which it must be set: the local APIC's mode comes from the system registers, the
+    /// deadline means something only in a local APIC whose timer is in that mode, and events come last because
+    /// setting other registers can disturb them.
+    pub struct CpuState / CpuStateAccess {
+        /// Segments, descriptor tables, control registers.
+        1 system: SystemRegisters => set_system,
+        /// General registers.
+        2 general: GeneralRegisters => set_general,
+        /// XCR0: which components `XSAVE` manages.
+        3 xcr0: u64 => set_xcr0,
+        /// x87, SSE, AVX and later.
+        4 extended: ExtendedState => set_extended,
+        /// Debug registers.
+        5 debug: DebugRegisters => set_debug,
+        /// Time-stamp counter in ticks. Runs on: two reads differ.
+        6 tsc: u64 => set_tsc,
+        /// Model-specific registers of [`msr::STATE_MSRS`].
+        7 msrs: Msrs => set_msrs,
+        /// Local APIC.
+        8 lapic: LocalApic => set_lapic,
+        /// IA32_TSC_DEADLINE in ticks of the time-stamp counter, 0 where disarmed.
+        9 tsc_deadline: u64 => set_tsc_deadline,
+        /// Running, halted, waiting.
+        10 activity: Activity => set_activity,
+        /// Pending exceptions and interrupts.
+        11 events: PendingEvents => set_events,
     }
-    const TABLE: &[Element] = &[
-        row(1, "general registers", |a, b| a.general == b.general),
-        row(2, "system registers", |a, b| a.system == b.system),
-        row(3, "debug registers", |a, b| a.debug == b.debug),
-        row(4, "XCR0", |a, b| a.xcr0 == b.xcr0),
-        row(5, "XSAVE area", |a, b| a.xsave == b.xsave),
-        row(6, "model-specific registers", |a, b| a.msrs == b.msrs),
-        row(7, "local APIC", |a, b| a.local_apic == b.local_apic),
-        row(8, "pending events", |a, b| a.events == b.events),
-        row(9, "run state", |a, b| a.run_state == b.run_state),
-    ];
-    TABLE
 }
+
+/// The flag that always reads as one.
+const RFLAGS: u64 = 1 << 1;
 
 impl CpuState {
-    /// The names of the elements in which two states differ.
-    pub fn differences(&self, other: &Self) -> Vec<&'static str> {
-        elements()
-            .iter()
-            .filter(|element| !(element.same)(self, other))
-            .map(|element| element.name)
-            .collect()
+    /// CR0 with nothing but ET, CD and NW.
+    const CR0_RESET: u64 = 0x6000_0010;
+
+    /// The state of vCPU `index` after power-up (Intel SDM vol. 3, table 10-1): real mode at 0xfffffff0. The
+    /// first processor runs, every other waits for INIT.
+    pub fn reset(index: u8) -> Self {
+        let mut system = SystemRegisters {
+            cr0: Self::CR0_RESET,
+            ..Default::default()
+        };
+        system.cs = Segment {
+            base: 0xffff_0000,
+            ..Segment::real_mode(0xf000, true)
+        };
+        for segment in [
+            &mut system.ds,
+            &mut system.es,
+            &mut system.fs,
+            &mut system.gs,
+            &mut system.ss,
+        ] {
+            *segment = Segment::real_mode(0, false);
+        }
+        system.tr = Segment::busy_tss(0, 0, 0xffff);
+        system.ldtr = Segment::ldt(0, 0, 0xffff);
+        system.gdtr = TableRegister {
+            base: 0,
+            limit: 0xffff,
+        };
+        system.idtr = TableRegister {
+            base: 0,
+            limit: 0xffff,
+        };
+        // Enabled at the architectural address; bit 8 marks the bootstrap processor.
+        system.apic_base = 0xfee0_0800 | if index == 0 { 1 << 8 } else { 0 };
+        let mut general = GeneralRegisters {
+            rip: 0xfff0,
+            rflags: RFLAGS,
+            ..Default::default()
+        };
+        // The processor's signature: family 6.
+        general.gpr[GeneralRegisters::RDX] = 0x600;
+        Self {
+            system,
+            general,
+            xcr0: 1,
+            extended: ExtendedState::reset(),
+            debug: DebugRegisters {
+                dr: [0; 4],
+                dr6: 0xffff_0ff0,
+                dr7: 0x400,
+            },
+            tsc: 0,
+            msrs: Msrs::from([(msr::PAT, 0x0007_0406_0007_0406), (msr::MISC_ENABLE, 1)]),
+            lapic: LocalApic::reset(index),
+            tsc_deadline: 0,
+            activity: if index == 0 {
+                Activity::Running
+            } else {
+                Activity::WaitForInit
+            },
+            events: PendingEvents::default(),
+        }
     }
 
-    /// Makes this the state in which flat 64-bit code starts at privilege level 0 with paging on: `rip`, the
-    /// root of page tables, code and data selectors. Flags are clear, interrupts off; what is not named stays.
+    /// Makes this the state in which flat 64-bit code starts at privilege level 0 with four-level paging and
+    /// SSE on: `rip`, the root of page tables, code and data selectors. General registers are zero, interrupts
+    /// off, no local descriptor table; what is not named stays.
     pub fn enter_long_mode(&mut self, rip: u64, page_tables: u64, code: u16, data: u16) {
-        /// Protection enable, extension type, numeric error, paging (Intel SDM vol. 3, 2.5).
-        const CR0: u64 = 1 << 0 | 1 << 4 | 1 << 5 | 1 << 31;
-        /// Physical address extension.
+        /// PG (Intel SDM vol. 3, 2.5).
+        const CR0: u64 = 1 << 31;
+        /// PAE.
         const CR4: u64 = 1 << 5;
-        /// Long mode enabled and active.
+        /// LME, LMA.
         const EFER: u64 = 1 << 8 | 1 << 10;
-        /// The flag that always reads as one.
-        const RFLAGS: u64 = 1 << 1;
+        self.enter_protected_mode(rip, code, data);
         let system = &mut self.system;
-        system.segments = [Segment::data(data); 6];
-        system.segments[SystemRegisters::CS] = Segment::code64(code);
-        system.tr = Segment::task_state();
-        system.ldtr = Segment::unusable();
-        (system.cr0, system.cr3, system.cr4, system.efer) = (CR0, page_tables, CR4, EFER);
+        system.cs = Segment::flat_code64(code);
+        system.tr = Segment::busy_tss(0, 0, 0xffff);
+        system.ldtr = Segment {
+            attributes: SegmentAttributes::UNUSABLE,
+            ..Segment::default()
+        };
+        system.cr0 |= CR0;
+        system.cr4 |= CR4;
+        (system.cr3, system.efer) = (page_tables, EFER);
+    }
+
+    /// Makes this the state in which flat 32-bit code starts at privilege level 0 without paging, with SSE on.
+    pub fn enter_protected_mode(&mut self, rip: u64, code: u16, data: u16) {
+        /// PE, MP, ET, NE.
+        const CR0: u64 = 1 << 0 | 1 << 1 | 1 << 4 | 1 << 5;
+        /// OSFXSR, OSXMMEXCPT.
+        const CR4: u64 = 1 << 9 | 1 << 10;
+        let system = &mut self.system;
+        system.cs = Segment::flat_code32(code);
+        for segment in [
+            &mut system.ds,
+            &mut system.es,
+            &mut system.fs,
+            &mut system.gs,
+            &mut system.ss,
+        ] {
+            *segment = Segment::flat_data(data);
+        }
+        (system.cr0, system.cr4, system.efer) = (CR0, CR4, 0);
         self.general = GeneralRegisters {
             rip,
             rflags: RFLAGS,
-            ..GeneralRegisters::default()
+            ..Default::default()
         };
     }
 }
@@ -97,20 +161,47 @@ mod tests {
     use super::*;
 
     #[test]
-    fn differences_names_exactly_what_differs() {
-        let one = CpuState::default();
-        let mut other = one.clone();
-        assert!(one.differences(&other).is_empty());
-        other.general.rip = 1;
-        other.xcr0 = 3;
-        assert_eq!(one.differences(&other), ["general registers", "XCR0"]);
+    fn differences_of_equal_states_is_empty() {
+        assert!(CpuState::reset(0).differences(&CpuState::reset(0)).is_empty());
     }
 
     #[test]
-    fn elements_have_distinct_numbers() {
-        let mut numbers: Vec<_> = elements().iter().map(|element| element.number).collect();
-        numbers.sort_unstable();
-        numbers.dedup();
-        assert_eq!(numbers.len(), elements().len());
+    fn differences_names_each_register_by_its_path() {
+        let before = CpuState::reset(0);
+        let mut after = before.clone();
+        after.system.cr3 = 0x1000;
+        after.general.gpr[GeneralRegisters::RCX] = 1;
+        after.debug.dr[2] = 7;
+        after.lapic.registers[LocalApic::TPR] = 0x20;
+        after.msrs.insert(msr::STAR, 5);
+        after.events.nmi_pending = true;
+
+        let names = after.differences(&before);
+
+        let expected = [
+            "system.cr3",
+            "general.gpr[1]",
+            "debug.dr[2]",
+            "msrs[0xc0000081]",
+            "lapic[0x80]",
+            "events.nmi_pending",
+        ];
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn element_and_field_numbers_are_unique() {
+        let tables = [
+            CpuState::ELEMENTS,
+            SystemRegisters::FIELDS,
+            GeneralRegisters::FIELDS,
+            DebugRegisters::FIELDS,
+            ExtendedState::FIELDS,
+            PendingEvents::FIELDS,
+        ];
+        for table in tables {
+            let numbers: std::collections::BTreeSet<u16> = table.iter().map(|(number, _)| *number).collect();
+            assert_eq!(numbers.len(), table.len());
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! KVM (Documentation/virt/kvm/api.rst of Linux).
 
+mod convert;
 mod cpuid;
 mod kick;
 mod state;
@@ -11,6 +12,9 @@ use std::sync::Arc;
 
 use hypervisor::{Capabilities, Error, GuestArch, Hypervisor, Vm, VmConfig};
 use kvm_ioctls::Cap;
+
+use self::state::StateLayout;
+use self::vm::KvmVm;
 
 /// The backend's short name.
 const NAME: &str = "kvm";
@@ -36,7 +40,7 @@ const REQUIRED: &[(Cap, &str)] = &[
 pub(crate) struct Kvm {
     kvm: kvm_ioctls::Kvm,
     capabilities: Capabilities,
-    msrs: Arc<[u32]>,
+    msrs: Vec<u32>,
 }
 
 impl Kvm {
@@ -60,7 +64,10 @@ impl Kvm {
             doorbells: kvm.check_extension(Cap::Ioeventfd),
             dirty_log: true,
         };
-        let msrs = state::available_msrs(&kvm)?;
+        let list = kvm
+            .get_msr_index_list()
+            .map_err(host("ask KVM for its model-specific registers"))?;
+        let msrs = list.as_slice().to_vec();
         Ok(Self {
             kvm,
             capabilities,
@@ -100,6 +107,14 @@ fn host(operation: &'static str) -> impl FnOnce(vmm_sys_util::errno::Error) -> E
     }
 }
 
+/// A refusal that came through `host_os`.
+fn host_os_error(operation: &'static str) -> impl FnOnce(host_os::Error) -> Error {
+    move |error| Error::Host {
+        operation,
+        source: io::Error::other(error),
+    }
+}
+
 impl Hypervisor for Kvm {
     fn name(&self) -> &'static str {
         NAME
@@ -110,6 +125,9 @@ impl Hypervisor for Kvm {
     }
 
     fn create_vm(&self, config: &VmConfig) -> Result<Arc<dyn Vm>, Error> {
-        Ok(Arc::new(vm::KvmVm::new(&self.kvm, config, self.msrs.clone())?))
+        let fd = self.kvm.create_vm().map_err(host("create a virtual machine"))?;
+        let xsave2_len = usize::try_from(fd.check_extension_int(Cap::Xsave2)).unwrap_or(0);
+        let layout = StateLayout::new(&self.msrs, &self.capabilities.cpuid, xsave2_len);
+        Ok(Arc::new(KvmVm::new(fd, config, layout)?))
     }
 }

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use hypervisor::x86_64::CpuState;
+use hypervisor::x86_64::{CpuState, CpuStateAccess};
 use hypervisor::{Error, GuestIo, Kick, StopReason, Vcpu};
+use kvm_bindings::{KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN};
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 
 use super::host;
 use super::kick::Kicker;
+use super::state::StateLayout;
 
 /// KVM_EXIT_INTERNAL_ERROR's sub-code for an instruction the emulator does not know (api.rst, 5).
 const EMULATION_ERROR: u32 = 1;
@@ -17,17 +19,17 @@ pub(super) struct KvmVcpu {
     pub(super) fd: VcpuFd,
     /// The VM must be there as long as its CPUs.
     _vm: Arc<VmFd>,
-    pub(super) msrs: Arc<[u32]>,
+    pub(super) layout: Arc<StateLayout>,
     kicker: Arc<Kicker>,
 }
 
 impl KvmVcpu {
-    pub(super) fn new(mut fd: VcpuFd, vm: Arc<VmFd>, msrs: Arc<[u32]>) -> Self {
+    pub(super) fn new(mut fd: VcpuFd, vm: Arc<VmFd>, layout: Arc<StateLayout>) -> Self {
         let kicker = Arc::new(Kicker::new(fd.get_kvm_run()));
         Self {
             fd,
             _vm: vm,
-            msrs,
+            layout,
             kicker,
         }
     }
@@ -99,8 +101,10 @@ impl KvmVcpu {
                     self.finish_port_io(io, port, pointer, len, false);
                 }
                 Ok(VcpuExit::IoapicEoi(vector)) => io.eoi(vector),
-                Ok(VcpuExit::Intr) => return Ok(self.kicked()),
-                Ok(VcpuExit::IrqWindowOpen) => {}
+                Ok(VcpuExit::Intr | VcpuExit::IrqWindowOpen) => {}
+                Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SHUTDOWN | KVM_SYSTEM_EVENT_RESET, _)) => {
+                    return Ok(StopReason::Shutdown);
+                }
                 Ok(VcpuExit::Hlt) => return Ok(StopReason::Halted),
                 Ok(VcpuExit::Shutdown) => return Ok(StopReason::Shutdown),
                 Ok(VcpuExit::InternalError) => return Ok(self.internal_error()),
@@ -114,25 +118,25 @@ impl KvmVcpu {
                     let what = format!("KVM stopped with an exit that was not asked for: {other:?}");
                     return Ok(StopReason::Failed(what));
                 }
-                Err(error) if error.errno() == libc::EINTR => return Ok(self.kicked()),
+                // Every half-done access was finished before this answer.
+                Err(error) if error.errno() == libc::EINTR => {
+                    if self.kicker.take() {
+                        return Ok(StopReason::Kicked);
+                    }
+                }
+                // A processor that waited for INIT or SIPI has got it.
                 Err(error) if error.errno() == libc::EAGAIN => {}
                 Err(error) => return Err(host("run a virtual CPU")(error)),
             }
         }
     }
-
-    fn kicked(&self) -> StopReason {
-        self.kicker.clear();
-        StopReason::Kicked
-    }
 }
 
 impl Vcpu for KvmVcpu {
     fn run(&mut self, io: &dyn GuestIo) -> Result<StopReason, Error> {
-        self.kicker.enter();
-        let stopped = self.run_until_stop(io);
-        self.kicker.leave();
-        stopped
+        let kicker = self.kicker.clone();
+        let _inside = kicker.enter()?;
+        self.run_until_stop(io)
     }
 
     fn kicker(&self) -> Arc<dyn Kick> {
@@ -140,11 +144,11 @@ impl Vcpu for KvmVcpu {
     }
 
     fn state(&mut self) -> Result<CpuState, Error> {
-        self.read_state()
+        self.read_all()
     }
 
     fn set_state(&mut self, state: &CpuState) -> Result<(), Error> {
-        self.write_state(state)
+        self.write_all(state)
     }
 }
 

@@ -1,18 +1,20 @@
 //! One KVM virtual machine.
 
-use std::os::fd::FromRawFd;
+use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use guest_memory::{GuestMemory, PAGE_SIZE, RamRegion};
-use hypervisor::x86_64::CpuidLeaf;
+use hypervisor::x86_64::{CpuidLeaf, for_vcpu};
 use hypervisor::{Doorbell, DoorbellAddress, DoorbellGuard, Error, Msi, Vcpu, Vm, VmConfig};
 use kvm_bindings::{
-    KVM_CAP_SPLIT_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_MEM_LOG_DIRTY_PAGES, KvmIrqRouting, kvm_enable_cap,
-    kvm_irq_routing_entry, kvm_msi, kvm_userspace_memory_region,
+    KVM_CAP_EXCEPTION_PAYLOAD, KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_X2APIC_API, KVM_IRQ_ROUTING_MSI,
+    KVM_MEM_LOG_DIRTY_PAGES, KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK, KVM_X2APIC_API_USE_32BIT_IDS,
+    KvmIrqRouting, kvm_enable_cap, kvm_irq_routing_entry, kvm_msi, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
 use vmm_sys_util::eventfd::EventFd;
 
+use super::state::StateLayout;
 use super::vcpu::KvmVcpu;
 use super::{cpuid, host};
 
@@ -24,7 +26,8 @@ const IDENTITY_MAP_ADDRESS: u64 = 0xfffb_c000;
 /// A VM with local APICs in the kernel and everything else outside.
 pub(super) struct KvmVm {
     fd: Arc<VmFd>,
-    msrs: Arc<[u32]>,
+    layout: Arc<StateLayout>,
+    vcpus: u32,
     slots: Mutex<Slots>,
     routes: Mutex<Vec<Option<Msi>>>,
 }
@@ -38,25 +41,38 @@ struct Slots {
 }
 
 impl KvmVm {
-    pub(super) fn new(kvm: &kvm_ioctls::Kvm, config: &VmConfig, msrs: Arc<[u32]>) -> Result<Self, Error> {
-        let fd = kvm.create_vm().map_err(host("create a virtual machine"))?;
+    pub(super) fn new(fd: VmFd, config: &VmConfig, layout: StateLayout) -> Result<Self, Error> {
         fd.set_identity_map_address(IDENTITY_MAP_ADDRESS)
             .map_err(host("place the identity map page"))?;
         fd.set_tss_address(TSS_ADDRESS)
             .map_err(host("place the task-state pages"))?;
-        let mut split = kvm_enable_cap {
-            cap: KVM_CAP_SPLIT_IRQCHIP,
-            ..Default::default()
-        };
-        split.args[0] = u64::from(config.ioapic_lines);
-        fd.enable_cap(&split).map_err(host("split the interrupt chip"))?;
+        enable(&fd, KVM_CAP_SPLIT_IRQCHIP, config.ioapic_lines.into())
+            .map_err(host("split the interrupt chip"))?;
+        // APIC ids in their architectural places, and exceptions that are pending apart from those that are
+        // injected: kernels too old for these work all the same, with a little less state told apart.
+        let x2apic = KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK;
+        for (capability, argument) in [(KVM_CAP_X2APIC_API, x2apic), (KVM_CAP_EXCEPTION_PAYLOAD, 1)] {
+            if fd.check_extension_raw(capability.into()) > 0 {
+                enable(&fd, capability, argument.into()).map_err(host("enable a capability of KVM"))?;
+            }
+        }
         Ok(Self {
             fd: Arc::new(fd),
-            msrs,
+            layout: Arc::new(layout),
+            vcpus: config.vcpus,
             slots: Mutex::default(),
             routes: Mutex::new(vec![None; config.ioapic_lines as usize]),
         })
     }
+}
+
+fn enable(fd: &VmFd, cap: u32, argument: u64) -> Result<(), vmm_sys_util::errno::Error> {
+    let mut enable = kvm_enable_cap {
+        cap,
+        ..Default::default()
+    };
+    enable.args[0] = argument;
+    fd.enable_cap(&enable)
 }
 
 impl Slots {
@@ -100,9 +116,10 @@ impl Vm for KvmVm {
             .fd
             .create_vcpu(u64::from(index))
             .map_err(host("create a virtual CPU"))?;
-        fd.set_cpuid2(&cpuid::to_kvm(leaves)?)
+        let leaves = for_vcpu(leaves, index, self.vcpus);
+        fd.set_cpuid2(&cpuid::to_kvm(&leaves)?)
             .map_err(host("set the CPUID leaves"))?;
-        Ok(Box::new(KvmVcpu::new(fd, self.fd.clone(), self.msrs.clone())))
+        Ok(Box::new(KvmVcpu::new(fd, self.fd.clone(), self.layout.clone())))
     }
 
     fn signal_msi(&self, msi: Msi) -> Result<(), Error> {
@@ -147,17 +164,15 @@ impl Vm for KvmVm {
             .event_handle()
             .ok_or(Error::Unsupported("way to ring this doorbell"))?;
         let fd = i32::try_from(handle).map_err(|_| Error::Unsupported("way to ring this doorbell"))?;
-        // SAFETY: dup has no memory preconditions; the copy is owned by the EventFd made of it.
-        let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) };
-        if copy < 0 {
-            let source = std::io::Error::last_os_error();
-            return Err(Error::Host {
+        // SAFETY: the doorbell keeps its descriptor open as long as it lives, and it lives through this call.
+        let copy = unsafe { BorrowedFd::borrow_raw(fd) }
+            .try_clone_to_owned()
+            .map_err(|source| Error::Host {
                 operation: "copy a doorbell",
                 source,
-            });
-        }
-        // SAFETY: `copy` was just made and nobody else owns it.
-        let event = unsafe { EventFd::from_raw_fd(copy) };
+            })?;
+        // SAFETY: the copy was just made, is given up here, and nobody else owns it.
+        let event = unsafe { EventFd::from_raw_fd(copy.into_raw_fd()) };
         set_doorbell(&self.fd, &event, address, true)?;
         Ok(Box::new(Registered {
             vm: self.fd.clone(),

@@ -55,6 +55,19 @@ impl PowerRegisters {
 
     /// Sleep type of soft off.
     pub const SOFT_OFF: u8 = SOFT_OFF;
+
+    /// Where a PC's firmware is entered in real-address mode, `f000:fff0`.
+    pub const FIRMWARE_ENTRY: u64 = 0xf_fff0;
+
+    /// What belongs at [`Self::FIRMWARE_ENTRY`] on a machine without firmware: code that asks for a reset.
+    ///
+    /// A Linux that can use EFI services trusts no other reset on hardware-reduced ACPI; where it was not
+    /// started by EFI, it jumps to the firmware's entry. Without code there, it would be lost in real mode.
+    pub fn firmware_entry_code(self) -> [u8; 9] {
+        let [low, high] = self.reset().to_le_bytes();
+        // mov dx, reset; mov al, RESET_VALUE; out dx, al; again: hlt; jmp again
+        [0xba, low, high, 0xb0, RESET_VALUE, 0xee, 0xf4, 0xeb, 0xfd]
+    }
 }
 
 /// The registers.

@@ -51,6 +51,13 @@ fn status_reads_as_awake() {
     assert_eq!(data, [0; 4]);
 }
 
+#[test]
+fn firmware_entry_code_writes_the_reset_value_and_fits_below_1_mib() {
+    let code = REGISTERS.firmware_entry_code();
+    assert_eq!(&code[..6], [0xba, 0x02, 0x06, 0xb0, 0x01, 0xee]);
+    assert!(PowerRegisters::FIRMWARE_ENTRY + code.len() as u64 <= 1 << 20);
+}
+
 proptest! {
     #[test]
     fn any_write_makes_at_most_one_request(port in 0x600u16..=0x602, data in any::<[u8; 4]>(), len in 0usize..=4) {

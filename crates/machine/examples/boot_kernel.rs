@@ -19,20 +19,32 @@ impl Entropy for HostEntropy {
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let kernel = arguments.next().context("usage: boot_kernel KERNEL INITRAMFS [WORDS…]")?;
-    let initramfs = arguments.next().context("usage: boot_kernel KERNEL INITRAMFS [WORDS…]")?;
+    let kernel = arguments
+        .next()
+        .context("usage: boot_kernel KERNEL INITRAMFS [WORDS…]")?;
+    let initramfs = arguments
+        .next()
+        .context("usage: boot_kernel KERNEL INITRAMFS [WORDS…]")?;
     let elf = tempfile::tempfile()?;
     (&elf).write_all(&unpack_kernel(&fs::read(kernel)?)?)?;
     let mut command_line = CommandLine::standard();
     arguments.for_each(|word| command_line.push(&word));
     let (serial, mut serial_output) = byte_pipe(1 << 16);
     let (console, mut console_output) = byte_pipe(1 << 16);
-    let config =
-        MachineConfig { memory_mib: 256, vcpus: 1, kernel: elf, initramfs: fs::read(initramfs)?, command_line };
+    let config = MachineConfig {
+        memory_mib: 256,
+        vcpus: 1,
+        kernel: elf,
+        initramfs: fs::read(initramfs)?,
+        command_line,
+    };
     let backends = Backends {
         hypervisor: native_cpu::open()?,
         serial: Box::new(serial),
-        console_ports: vec![SerialPort { name: "console".to_owned(), stream: Box::new(console) }],
+        console_ports: vec![SerialPort {
+            name: "console".to_owned(),
+            stream: Box::new(console),
+        }],
         file_systems: Vec::new(),
         entropy: Arc::new(HostEntropy),
     };

@@ -38,8 +38,8 @@ pub const LOCAL_APIC: u64 = 0xfee0_0000;
 /// Where RAM above 4 GiB begins.
 pub const HIGH_RAM_4G: u64 = 4 * GIB;
 
-/// Number of I/O APIC inputs.
-pub const IOAPIC_LINES: u32 = 24;
+/// Number of I/O APIC inputs. Few, because a kernel reads and writes each of them while it boots.
+pub const IOAPIC_LINES: u32 = 8;
 /// First serial port.
 pub const UART_PORT: u16 = 0x3f8;
 /// Its interrupt line.

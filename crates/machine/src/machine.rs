@@ -5,6 +5,7 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use chipset::ioapic::IoApic;
+use chipset::pm::PowerRegisters;
 use guest_memory::{Bytes, GuestAddress, GuestMemory};
 use hypervisor::x86_64::{CpuidLeaf, GeneralRegisters, TableRegister};
 use hypervisor::{Hypervisor, Vcpu, Vm, VmConfig};
@@ -12,7 +13,7 @@ use hypervisor::{Hypervisor, Vcpu, Vm, VmConfig};
 use crate::boot::{EntryPoint, GDT, LinuxBoot, load_linux};
 use crate::dispatch::{ExitDispatch, InterruptDelivery};
 use crate::run::{EndSignal, VcpuThreads, wait_for_end};
-use crate::wiring::{Wires, wire};
+use crate::wiring::{POWER, Wires, wire};
 use crate::{Backends, Error, MachineConfig, Outcome, acpi, layout};
 
 /// A machine that runs. Dropping it stops it.
@@ -120,6 +121,13 @@ fn load(memory: &GuestMemory, config: &MachineConfig) -> Result<EntryPoint, Erro
             .write_slice(bytes, GuestAddress(*gpa))
             .map_err(|_| Error::BootLayout)?;
     }
+    // Where a kernel jumps that finds no other way to reset the machine.
+    memory
+        .write_slice(
+            &POWER.firmware_entry_code(),
+            GuestAddress(PowerRegisters::FIRMWARE_ENTRY),
+        )
+        .map_err(|_| Error::BootLayout)?;
     load_linux(
         memory,
         &LinuxBoot {

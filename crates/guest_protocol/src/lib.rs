@@ -67,5 +67,8 @@ pub use message::{
     Shutdown, Stage, Stdio, Stream, ToGuest, ToHost, WindowSize,
 };
 
+/// The source text of [`wire`], for the build of the guest program.
+pub const WIRE_SOURCE: &str = include_str!("wire.rs");
+
 /// The name of the virtio-console port that carries the channel.
 pub const PORT_NAME: &str = "crumblecracker.control";

@@ -1,0 +1,179 @@
+//! Where things are in the store's folder, and how they get there.
+//!
+//! ```text
+//! names/<digest of name and platform>      which image a name means (JSON)
+//! images/<config digest>/{config,record,index}
+//! layers-1/<diff id>/{entries,contents}    the number is the version of the format
+//! partial/<diff id>.<blob digest>          the beginning of a download that was interrupted
+//! staging/<random>/                        what is being made
+//! locks/{store,names,image-…,layer-…}
+//! ```
+//!
+//! A folder of `images` and `layers-1` appears complete or not at all, by a rename. What was fetched is not
+//! forced to the disk before that, which would take longer than fetching it: instead the folder has a file
+//! `unsettled` with the name of the host's current boot. A kill, a full disk or a crash of this program
+//! cannot hurt such a folder. After a crash of the *host* it does not count, and is fetched or made again.
+//! [`super::Store::settle`] forces it to the disk later.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+
+const UNSETTLED: &str = "unsettled";
+/// Folders of the store.
+const FOLDERS: [&str; 6] = ["names", "images", "layers-1", "partial", "staging", "locks"];
+
+/// The store's folder.
+#[derive(Debug)]
+pub(super) struct Files {
+    pub(super) root: PathBuf,
+    /// The name of this boot; without one everything is settled at once.
+    boot: Option<String>,
+}
+
+impl Files {
+    pub(super) fn open(root: &Path) -> Result<Files> {
+        for folder in FOLDERS {
+            let path = root.join(folder);
+            fs::create_dir_all(&path).map_err(Error::io("make folder", &path))?;
+        }
+        Ok(Files {
+            root: root.to_owned(),
+            boot: host_os::boot_id().ok(),
+        })
+    }
+
+    pub(super) fn name(&self, name: &str, platform: &str) -> PathBuf {
+        self.root
+            .join("names")
+            .join(Digest::of(format!("{name}\0{platform}").as_bytes()).hex())
+    }
+
+    pub(super) fn image(&self, id: &Digest) -> PathBuf {
+        self.root.join("images").join(id.hex())
+    }
+
+    pub(super) fn layer(&self, diff_id: &Digest) -> PathBuf {
+        self.root.join("layers-1").join(diff_id.hex())
+    }
+
+    pub(super) fn partial(&self, diff_id: &Digest, blob: &Digest) -> PathBuf {
+        self.root
+            .join("partial")
+            .join(format!("{}.{}", diff_id.hex(), blob.hex()))
+    }
+
+    pub(super) fn lock(&self, name: &str) -> PathBuf {
+        self.root.join("locks").join(name)
+    }
+
+    /// A new folder to make something in; it goes away with the value.
+    pub(super) fn stage(&self) -> Result<Stage> {
+        let parent = self.root.join("staging");
+        let mut random = [0; 16];
+        host_os::random_bytes(&mut random)
+            .map_err(|error| Error::io("name a folder in", &parent)(io::Error::other(error)))?;
+        let path = parent.join(
+            random
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<String>(),
+        );
+        fs::create_dir(&path).map_err(Error::io("make folder", &path))?;
+        Ok(Stage { path })
+    }
+
+    /// Makes a staged folder appear at its place. The caller holds the lock of that place.
+    pub(super) fn publish(&self, stage: Stage, place: &Path) -> Result<()> {
+        match &self.boot {
+            Some(boot) => write(&stage.path.join(UNSETTLED), boot.as_bytes())?,
+            None => force(&stage.path)?,
+        }
+        // What is there is of another boot, see `is_present`.
+        remove_folder(place)?;
+        fs::rename(&stage.path, place).map_err(Error::io("make", place))
+    }
+
+    /// Whether a published folder is there and can be relied on.
+    pub(super) fn is_present(&self, place: &Path) -> bool {
+        place.is_dir()
+            && match fs::read(place.join(UNSETTLED)) {
+                Ok(boot) => Some(&boot[..]) == self.boot.as_deref().map(str::as_bytes),
+                Err(error) => error.kind() == io::ErrorKind::NotFound,
+            }
+    }
+
+    /// Forces a published folder to the disk.
+    pub(super) fn settle(&self, place: &Path) -> Result<()> {
+        let mark = place.join(UNSETTLED);
+        if !mark.exists() || !self.is_present(place) {
+            return Ok(());
+        }
+        force(place)?;
+        match fs::remove_file(&mark) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", &mark)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Replaces a small file in one step.
+    pub(super) fn replace(&self, place: &Path, bytes: &[u8]) -> Result<()> {
+        let stage = self.stage()?;
+        let staged = stage.path.join("file");
+        write(&staged, bytes)?;
+        fs::rename(&staged, place).map_err(Error::io("write", place))
+    }
+
+    /// Names of what is in a folder of the store.
+    pub(super) fn list(&self, folder: &str) -> Result<Vec<PathBuf>> {
+        let path = self.root.join(folder);
+        let entries = fs::read_dir(&path).map_err(Error::io("list", &path))?;
+        entries
+            .map(|entry| Ok(entry.map_err(Error::io("list", &path))?.path()))
+            .collect()
+    }
+}
+
+/// A folder in the making.
+#[derive(Debug)]
+pub(super) struct Stage {
+    pub(super) path: PathBuf,
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        // Gone if it was published; otherwise what stays is swept later.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = File::create(path).map_err(Error::io("create", path))?;
+    file.write_all(bytes).map_err(Error::io("write", path))
+}
+
+/// Forces a folder, all files in it and its entry in its parent to the disk.
+fn force(folder: &Path) -> Result<()> {
+    let entries = fs::read_dir(folder).map_err(Error::io("list", folder))?;
+    let mut paths = vec![folder.to_owned()];
+    for entry in entries {
+        paths.insert(0, entry.map_err(Error::io("list", folder))?.path());
+    }
+    paths.extend(folder.parent().map(Path::to_owned));
+    paths.iter().try_for_each(|path| {
+        File::open(path)
+            .and_then(|file| file.sync_all())
+            .map_err(Error::io("force to the disk", path))
+    })
+}
+
+/// Removes a folder if it is there.
+pub(super) fn remove_folder(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
+        _ => Ok(()),
+    }
+}

@@ -16,6 +16,7 @@ static mut ENTRIES: [u8; ENTRIES_BYTES] = [0; ENTRIES_BYTES];
 
 /// Takes over an inherited control descriptor.
 pub unsafe fn adopt(control: i32) {
+    reset_signals();
     hold_standard_descriptors(b"/dev/null\0" as *const u8);
     let result = set_cloexec(control);
     if result < 0 {

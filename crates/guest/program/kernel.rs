@@ -225,6 +225,25 @@ pub unsafe fn block_signals() {
     set_signal_mask(!0);
 }
 
+/// Gives every signal its default meaning, which exec keeps: whoever started this program may have ignored
+/// some, and ignored signals are inherited too.
+pub unsafe fn reset_signals() {
+    // struct sigaction of the kernel: handler SIG_DFL, flags, restorer, mask.
+    let default: [u64; 4] = [0; 4];
+    let mut signal = 1;
+    while signal <= 64 {
+        syscall(
+            RT_SIGACTION,
+            signal,
+            &raw const default as usize,
+            0,
+            SIGSET_BYTES,
+            0,
+        );
+        signal += 1;
+    }
+}
+
 pub unsafe fn set_signal_mask(mask: u64) {
     const SIG_SETMASK: usize = 2;
     syscall(

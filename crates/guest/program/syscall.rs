@@ -60,6 +60,7 @@ mod amd64 {
     pub const READ: usize = 0;
     pub const WRITE: usize = 1;
     pub const CLOSE: usize = 3;
+    pub const RT_SIGACTION: usize = 13;
     pub const RT_SIGPROCMASK: usize = 14;
     pub const IOCTL: usize = 16;
     pub const NANOSLEEP: usize = 35;
@@ -133,6 +134,7 @@ mod arm64 {
     pub const CLOCK_SETTIME: usize = 112;
     pub const CLOCK_GETTIME: usize = 113;
     pub const KILL: usize = 129;
+    pub const RT_SIGACTION: usize = 134;
     pub const RT_SIGPROCMASK: usize = 135;
     pub const REBOOT: usize = 142;
     pub const SETRESUID: usize = 147;

@@ -8,6 +8,7 @@
 //! [`GuestIo`]; what [`Vcpu::run`] returns is only why it stopped.
 #![forbid(unsafe_code)]
 
+pub mod conformance;
 mod error;
 mod io;
 mod traits;

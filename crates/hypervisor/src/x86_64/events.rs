@@ -44,7 +44,7 @@ pub struct PendingInterrupt {
     pub software: bool,
 }
 
-/// What the CPU is doing (Intel SDM vol. 3, 10.4 and 26.2.1).
+/// What the CPU is doing (Intel SDM vol. 3, 9.4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Activity {
     /// Executing instructions.

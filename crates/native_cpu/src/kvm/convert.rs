@@ -163,7 +163,8 @@ pub(super) fn events_from(events: &kvm_vcpu_events) -> PendingEvents {
             vector: events.interrupt.nr,
             software: events.interrupt.soft != 0,
         }),
-        shadow_sti: shadow & KVM_X86_SHADOW_INT_STI != 0,
+        // AMD has one shadow for both causes, and KVM then reports both; no processor has both at once.
+        shadow_sti: shadow & KVM_X86_SHADOW_INT_STI != 0 && shadow & KVM_X86_SHADOW_INT_MOV_SS == 0,
         shadow_mov_ss: shadow & KVM_X86_SHADOW_INT_MOV_SS != 0,
         nmi_injected: events.nmi.injected != 0,
         nmi_pending: events.nmi.pending != 0,

@@ -1,0 +1,66 @@
+//! Runs the conformance suite on this host's hardware virtualization: `conformance [PART-OF-A-NAME]`.
+//!
+//! Prints one line a case, and with `--trace` what each guest did; the exit status tells whether all passed.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use host_os::Event;
+use hypervisor::Doorbell;
+use hypervisor::conformance::{Bench, TestDoorbell, cases};
+
+struct Bell(Event);
+
+impl Doorbell for Bell {
+    fn ring(&self) {
+        self.0.signal();
+    }
+
+    fn event_handle(&self) -> Option<usize> {
+        Some(self.0.raw_handle())
+    }
+}
+
+impl TestDoorbell for Bell {
+    fn take(&self) -> bool {
+        self.0.take()
+    }
+}
+
+fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let with_trace = arguments.iter().any(|argument| argument == "--trace");
+    let part = arguments
+        .iter()
+        .find(|argument| !argument.starts_with("--"))
+        .map_or("", String::as_str);
+    let hypervisor = native_cpu::open()?;
+    let bell = Event::new()?;
+    let new_doorbell =
+        || -> Arc<dyn TestDoorbell> { Arc::new(Bell(Event::new().unwrap_or_else(|_| bell.clone()))) };
+    let bench = Bench {
+        hypervisor: &*hypervisor,
+        new_doorbell: &new_doorbell,
+    };
+    let (mut passed, mut failed) = (0, 0);
+    for case in cases().filter(|case| case.name.contains(part)) {
+        let start = std::time::Instant::now();
+        let result = case.run(&bench);
+        let millis = start.elapsed().as_millis();
+        match result.failure {
+            None => {
+                passed += 1;
+                println!("pass {} ({millis} ms)", result.name);
+            }
+            Some(failure) => {
+                failed += 1;
+                println!("FAIL {} ({millis} ms): {failure}", result.name);
+            }
+        }
+        if with_trace {
+            println!("  {:x?}", result.trace);
+        }
+    }
+    println!("{passed} passed, {failed} failed");
+    Ok(ExitCode::from(u8::from(failed > 0)))
+}

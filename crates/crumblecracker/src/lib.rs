@@ -1,1 +1,45 @@
-//! run OCI images as microVMs.
+//! Run OCI images as microVMs.
+//!
+//! ```no_run
+//! use crumblecracker::{Command, Instance, InstanceOptions, Library, PullOptions};
+//!
+//! # fn main() -> crumblecracker::Result<()> {
+//! let library = Library::open(None)?;
+//! let image = library.image("deb:bash,coreutils", &PullOptions::default(), &())?;
+//! let backend = crumblecracker::open_backend(None, &library)?;
+//! let instance = Instance::start(&library, &image, backend, &InstanceOptions::default(), &())?;
+//! let process = instance.spawn(&Command { arguments: vec!["date".into()], ..Command::default() })?;
+//! let status = process.wait()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! **Knows:** how names become images, images become file trees, file trees and a kernel become a guest, and
+//! a command becomes a process in it.
+//! **Must never know:** a terminal, an argument list, a window. Faces of the library parse and print; they
+//! decide nothing.
+#![forbid(unsafe_code)]
+
+mod boot_only;
+mod console;
+mod doctor;
+mod error;
+mod image_tree;
+mod images;
+mod instance;
+mod kernel;
+mod library;
+pub mod session;
+mod user;
+
+pub use boot_only::{BootOnly, boot_kernel};
+pub use console::ConsoleSink;
+pub use doctor::{BackendReport, doctor, open_backend};
+pub use error::{Error, Result};
+pub use hypervisor::Hypervisor;
+pub use images::{Image, ImageRecord, PullOptions, PullPolicy};
+pub use instance::{Command, Instance, InstanceOptions, Share};
+pub use kernel::KernelChoice;
+pub use library::Library;
+pub use oci::debian::Refresh;
+pub use oci::{Event, ImageConfig, Platform, Progress};

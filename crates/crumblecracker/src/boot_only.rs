@@ -1,0 +1,81 @@
+//! A kernel and an initramfs without an image: what boot benchmarks and kernel developers run.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::sync::Arc;
+
+use device_backends::byte_pipe;
+use hypervisor::Hypervisor;
+use machine::{Backends, CommandLine, Machine, MachineConfig, Outcome, SerialPort};
+
+use crate::console::{ConsoleLog, ConsoleSink};
+use crate::instance::{HostEntropy, PIPE_CAPACITY};
+use crate::{Error, Result};
+
+/// What to boot.
+#[derive(Clone, Copy, Debug)]
+pub struct BootOnly<'a> {
+    /// An ELF kernel.
+    pub kernel: &'a Path,
+    /// The initial RAM file system.
+    pub initramfs: &'a Path,
+    /// RAM in MiB.
+    pub memory_mib: u64,
+    /// Words added to the machine's own command line.
+    pub append: &'a str,
+}
+
+/// Boots a kernel, gives `sink` what its console says, and waits for the machine's end.
+///
+/// # Errors
+/// Files that cannot be read; a machine that cannot be made; [`Error::BootEnded`] for one that ends otherwise
+/// than by switching itself off or asking for a reset.
+pub fn boot_kernel(boot: &BootOnly<'_>, hypervisor: Arc<dyn Hypervisor>, sink: ConsoleSink) -> Result<()> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::File {
+            doing: "read",
+            path,
+            source,
+        }
+    };
+    let kernel = File::open(boot.kernel).map_err(failed(boot.kernel))?;
+    let initramfs = fs::read(boot.initramfs).map_err(failed(boot.initramfs))?;
+    let mut command_line = CommandLine::standard();
+    command_line.push(boot.append);
+    let (serial, serial_end) = byte_pipe(PIPE_CAPACITY);
+    let (console, console_end) = byte_pipe(PIPE_CAPACITY);
+    let backends = Backends {
+        hypervisor,
+        serial: Box::new(serial),
+        console_ports: vec![SerialPort {
+            name: "console".to_owned(),
+            stream: Box::new(console),
+        }],
+        file_systems: Vec::new(),
+        entropy: Arc::new(HostEntropy),
+    };
+    let config = MachineConfig {
+        memory_mib: boot.memory_mib,
+        vcpus: 1,
+        kernel,
+        initramfs,
+        command_line,
+    };
+    let log = ConsoleLog::default();
+    let readers = [
+        log.follow(serial_end, Some(sink.clone()))?,
+        log.follow(console_end, Some(sink))?,
+    ];
+    let machine = Machine::boot(&config, backends)?;
+    let outcome = machine.wait(None);
+    drop(machine);
+    for reader in readers {
+        // Its last words are out when its thread has ended.
+        let _ = reader.join();
+    }
+    match outcome {
+        Some(Outcome::PoweredOff | Outcome::Reset) => Ok(()),
+        other => Err(Error::BootEnded(format!("{other:?}"))),
+    }
+}

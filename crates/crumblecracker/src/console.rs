@@ -1,0 +1,67 @@
+//! What the guest's kernel says: kept for error messages, and shown where asked.
+
+use std::collections::VecDeque;
+use std::io::Read;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use device_backends::HostEnd;
+
+use crate::{Error, Result};
+
+/// How much of the console is kept, in bytes.
+const KEPT: usize = 64 << 10;
+
+/// Receives console output as it comes.
+pub type ConsoleSink = Arc<dyn Fn(&[u8]) + Send + Sync>;
+
+/// The last of what a console said. Clones are the same console.
+#[derive(Clone, Default)]
+pub(crate) struct ConsoleLog {
+    kept: Arc<Mutex<VecDeque<u8>>>,
+}
+
+impl ConsoleLog {
+    /// Reads `console` on a thread until it ends.
+    pub(crate) fn follow(&self, mut console: HostEnd, sink: Option<ConsoleSink>) -> Result<JoinHandle<()>> {
+        let kept = self.kept.clone();
+        let follow = move || {
+            let mut bytes = [0; 4096];
+            while let Ok(count @ 1..) = console.read(&mut bytes) {
+                if let Some(sink) = &sink {
+                    sink(&bytes[..count]);
+                }
+                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                kept.extend(&bytes[..count]);
+                let excess = kept.len().saturating_sub(KEPT);
+                kept.drain(..excess);
+            }
+        };
+        thread::Builder::new()
+            .name("console".to_owned())
+            .spawn(follow)
+            .map_err(|source| Error::Host {
+                doing: "start a thread",
+                source,
+            })
+    }
+
+    /// The last lines, printable, at most `count`.
+    pub(crate) fn last_lines(&self, count: usize) -> Vec<String> {
+        let kept: Vec<u8> = self
+            .kept
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .copied()
+            .collect();
+        let text = String::from_utf8_lossy(&kept);
+        let printable = |line: &str| line.chars().filter(|c| !c.is_control()).collect::<String>();
+        let lines: Vec<_> = text
+            .lines()
+            .map(printable)
+            .filter(|line| !line.is_empty())
+            .collect();
+        lines[lines.len().saturating_sub(count)..].to_vec()
+    }
+}

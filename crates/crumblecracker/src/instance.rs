@@ -1,0 +1,465 @@
+//! A running guest with an image as its root.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use device_backends::{Entropy, HostEnd, byte_pipe};
+use guest::InitramfsSpec;
+use guest_protocol::{Configure, Exec, Mount, MountRoot, PORT_NAME, Shutdown, Stdio, ToGuest};
+use hypervisor::Hypervisor;
+use machine::{Backends, CommandLine, FileSystem, Machine, MachineConfig, Outcome, SerialPort};
+use oci::debian::Refresh;
+use tracing::debug;
+use vfs::{HostShare, HostShareOptions, Overlay, OverlayOptions, Server};
+
+use crate::console::{ConsoleLog, ConsoleSink};
+use crate::image_tree::ImageTree;
+use crate::session::{Process, Session};
+use crate::user::{Accounts, Credentials};
+use crate::{Error, Image, KernelChoice, Library, Result};
+
+/// How many bytes wait in each direction of the control channel and of a console.
+pub(crate) const PIPE_CAPACITY: usize = 256 << 10;
+/// The most that is read of an image's passwd and group.
+const ACCOUNTS_MAX: u64 = 4 << 20;
+/// virtio-fs tag of the root.
+const ROOT_TAG: &str = "root";
+/// How many console lines an error shows.
+const LINES_SHOWN: usize = 15;
+
+/// A folder or file of the host inside the guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// On the host.
+    pub host: PathBuf,
+    /// Absolute path in the guest.
+    pub guest: String,
+    /// Whether the guest can change nothing.
+    pub read_only: bool,
+}
+
+/// How a guest is made.
+#[derive(Clone)]
+pub struct InstanceOptions {
+    /// RAM in MiB.
+    pub memory_mib: u64,
+    /// Number of CPUs.
+    pub vcpus: u32,
+    /// Name of the guest.
+    pub hostname: String,
+    /// Folders of the host.
+    pub shares: Vec<Share>,
+    /// What boots.
+    pub kernel: KernelChoice,
+    /// Whether the network may be asked for a kernel.
+    pub refresh: Refresh,
+    /// Whether the kernel tells everything, and who hears it.
+    pub console: Option<ConsoleSink>,
+    /// How long the boot may take.
+    pub boot_deadline: Duration,
+}
+
+impl Default for InstanceOptions {
+    /// 512 MiB, one CPU, Debian's kernel, a minute to boot.
+    fn default() -> Self {
+        Self {
+            memory_mib: 512,
+            vcpus: 1,
+            hostname: "crumble".to_owned(),
+            shares: Vec::new(),
+            kernel: KernelChoice::Debian,
+            refresh: Refresh::WhenStale,
+            console: None,
+            boot_deadline: Duration::from_secs(60),
+        }
+    }
+}
+
+/// A command to run in a guest, beside what the image says.
+#[derive(Clone, Debug, Default)]
+pub struct Command {
+    /// Program and arguments in place of the image's entrypoint; empty string means none.
+    pub entrypoint: Option<String>,
+    /// Arguments in place of the image's command.
+    pub arguments: Vec<String>,
+    /// `NAME=value`, after the image's.
+    pub env: Vec<String>,
+    /// In place of the image's working directory.
+    pub working_dir: Option<String>,
+    /// `user[:group]` in place of the image's.
+    pub user: Option<String>,
+    /// A terminal of this many rows and columns.
+    pub terminal: Option<(u16, u16)>,
+    /// Whether standard input is a stream.
+    pub stdin: bool,
+}
+
+/// A running guest. Dropping it ends it at once; [`Instance::shutdown`] lets it end in order.
+pub struct Instance {
+    machine: Machine,
+    session: Session,
+    image: Image,
+    accounts: Accounts,
+    console: ConsoleLog,
+}
+
+/// Random bytes of the host.
+pub(crate) struct HostEntropy;
+
+impl Entropy for HostEntropy {
+    fn fill(&self, bytes: &mut [u8]) -> std::io::Result<()> {
+        host_os::random_bytes(bytes).map_err(std::io::Error::other)
+    }
+}
+
+/// The host's ends of a guest's ports.
+struct HostEnds {
+    serial: HostEnd,
+    console: HostEnd,
+    control: HostEnd,
+}
+
+impl Instance {
+    /// Boots a guest, mounts `image` as its root and the shares inside.
+    ///
+    /// # Errors
+    /// Everything from a missing kernel to a guest that does not come up; nothing is left behind.
+    pub fn start(
+        library: &Library,
+        image: &Image,
+        hypervisor: Arc<dyn Hypervisor>,
+        options: &InstanceOptions,
+        progress: &dyn oci::Progress,
+    ) -> Result<Self> {
+        let kernel = library.kernel(&options.kernel, options.refresh, progress)?;
+        let root = root_tree(image, &options.hostname)?;
+        let accounts = Accounts {
+            passwd: root.read_file("/etc/passwd", ACCOUNTS_MAX).unwrap_or_default(),
+            group: root.read_file("/etc/group", ACCOUNTS_MAX).unwrap_or_default(),
+        };
+        let mut file_systems = vec![FileSystem {
+            tag: ROOT_TAG.to_owned(),
+            service: Arc::new(Server::new(Arc::new(root))),
+        }];
+        let (mounts, shares) = shares(&options.shares)?;
+        file_systems.extend(shares);
+        let config = MachineConfig {
+            memory_mib: options.memory_mib,
+            vcpus: options.vcpus,
+            kernel,
+            initramfs: guest::initramfs(&InitramfsSpec {
+                arch: guest::Arch::Amd64,
+                modules: Vec::new(),
+            })
+            .map_err(|e| Error::Guest(e.to_string()))?,
+            command_line: command_line(options),
+        };
+        let (backends, ends) = plug(hypervisor, file_systems);
+        let machine = Machine::boot(&config, backends)?;
+        let console = ConsoleLog::default();
+        console.follow(ends.serial, options.console.clone())?;
+        console.follow(ends.console, options.console.clone())?;
+        let session = connect(ends.control, &machine, &console, options)?;
+        session.request(ToGuest::MountRoot(MountRoot {
+            tag: ROOT_TAG.into(),
+            read_only: false,
+        }))?;
+        for mount in mounts {
+            session.request(ToGuest::Mount(mount))?;
+        }
+        Ok(Self {
+            machine,
+            session,
+            image: image.clone(),
+            accounts,
+            console,
+        })
+    }
+
+    /// Starts a command.
+    ///
+    /// # Errors
+    /// [`Error::NoCommand`], [`Error::NoUser`], [`Error::Request`], [`Error::GuestGone`].
+    pub fn spawn(&self, command: &Command) -> Result<Process> {
+        self.session.exec(self.exec_of(command)?)
+    }
+
+    fn exec_of(&self, command: &Command) -> Result<Exec> {
+        let config = self.image.config();
+        let user = command.user.as_deref().unwrap_or(&config.user);
+        let Credentials {
+            uid,
+            gid,
+            groups,
+            home,
+        } = self.accounts.resolve(user)?;
+        let argv = argv(command, config);
+        if argv.is_empty() {
+            return Err(Error::NoCommand(self.image.name().to_owned()));
+        }
+        let working_dir = command.working_dir.as_deref().unwrap_or(&config.working_dir);
+        let stdio = match command.terminal {
+            Some((rows, cols)) => Stdio::Tty(guest_protocol::WindowSize { rows, cols }),
+            None => Stdio::Pipes {
+                stdin: command.stdin,
+                stdout: true,
+                stderr: true,
+            },
+        };
+        Ok(Exec {
+            argv: argv.into_iter().map(String::into_bytes).collect(),
+            env: environment(command, &config.env, &home)
+                .into_iter()
+                .map(String::into_bytes)
+                .collect(),
+            cwd: working_dir.as_bytes().to_vec(),
+            // Docker makes the working directory an image or a user names.
+            create_cwd: true,
+            uid,
+            gid,
+            groups,
+            stdio,
+        })
+    }
+
+    /// Lets the guest end in order: processes get SIGTERM and `grace`, file systems are written back.
+    ///
+    /// # Errors
+    /// [`Error::Guest`] for a guest that does not end.
+    pub fn shutdown(self, grace: Duration) -> Result<()> {
+        let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(guest_protocol::wire::MAX_GRACE_MS);
+        let asked = self.session.request(ToGuest::Shutdown(Shutdown {
+            restart: false,
+            grace_ms,
+        }));
+        match self.machine.wait(Some(Duration::from_secs(10))) {
+            Some(outcome) => {
+                debug!(?outcome, "the machine has ended");
+                Ok(())
+            }
+            None => asked.and(Err(Error::Guest("it does not switch itself off".to_owned()))),
+        }
+    }
+
+    /// Why the machine is gone, for a message: how it ended and the console's last lines.
+    pub fn post_mortem(&self) -> String {
+        describe(self.machine.wait(Some(Duration::from_secs(1))), &self.console)
+    }
+}
+
+fn describe(outcome: Option<Outcome>, console: &ConsoleLog) -> String {
+    let lines = console.last_lines(LINES_SHOWN);
+    let panicked = lines.iter().any(|line| line.contains("Kernel panic"));
+    let how = match outcome {
+        Some(Outcome::Reset | Outcome::TripleFault) if panicked => "its kernel panicked".to_owned(),
+        Some(Outcome::PoweredOff) => "it switched itself off".to_owned(),
+        Some(Outcome::Reset) => "it asked for a restart".to_owned(),
+        Some(Outcome::TripleFault) => "its CPU shut down after a triple fault".to_owned(),
+        Some(Outcome::Stopped) => "it was stopped".to_owned(),
+        Some(Outcome::Failed(reason)) => reason,
+        None => "it does not answer".to_owned(),
+    };
+    if lines.is_empty() {
+        return format!("{how}; its console said nothing");
+    }
+    format!("{how}; its console's last lines:\n  {}", lines.join("\n  "))
+}
+
+fn root_tree(image: &Image, hostname: &str) -> Result<Overlay> {
+    let tree = ImageTree::new(image.index()?);
+    let root = Overlay::new(Arc::new(tree), &OverlayOptions::default())?;
+    let hosts =
+        format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{hostname}\n");
+    root.insert_file("/etc/hostname", 0o644, 0, 0, format!("{hostname}\n").as_bytes())?;
+    root.insert_file("/etc/hosts", 0o644, 0, 0, hosts.as_bytes())?;
+    root.insert_file("/etc/resolv.conf", 0o644, 0, 0, b"# this guest has no network\n")?;
+    Ok(root)
+}
+
+/// One virtio-fs device for each share. A single file is shared through the folder it is in.
+fn shares(shares: &[Share]) -> Result<(Vec<Mount>, Vec<FileSystem>)> {
+    let mut mounts = Vec::new();
+    let mut file_systems = Vec::new();
+    for (index, share) in shares.iter().enumerate() {
+        let failed = |source| Error::File {
+            doing: "share",
+            path: share.host.clone(),
+            source,
+        };
+        let host = share.host.canonicalize().map_err(failed)?;
+        let (folder, source) = match host.is_dir() {
+            true => (host.as_path(), Vec::new()),
+            false => {
+                let name = host.file_name().unwrap_or_default();
+                (host.parent().unwrap_or(&host), name.as_encoded_bytes().to_vec())
+            }
+        };
+        let tag = format!("share{index}");
+        let tree = HostShare::new(
+            folder,
+            HostShareOptions {
+                read_only: share.read_only,
+            },
+        )?;
+        file_systems.push(FileSystem {
+            tag: tag.clone(),
+            service: Arc::new(Server::new(Arc::new(tree))),
+        });
+        mounts.push(Mount {
+            tag: tag.into_bytes(),
+            path: share.guest.clone().into_bytes(),
+            source,
+            read_only: share.read_only,
+        });
+    }
+    Ok((mounts, file_systems))
+}
+
+fn command_line(options: &InstanceOptions) -> CommandLine {
+    let mut line = CommandLine::standard();
+    // Panics are always told; everything else only to who asks.
+    line.push(if options.console.is_some() {
+        "loglevel=7"
+    } else {
+        "quiet"
+    });
+    line
+}
+
+fn plug(hypervisor: Arc<dyn Hypervisor>, file_systems: Vec<FileSystem>) -> (Backends, HostEnds) {
+    let (serial, serial_end) = byte_pipe(PIPE_CAPACITY);
+    let (console, console_end) = byte_pipe(PIPE_CAPACITY);
+    let (control, control_end) = byte_pipe(PIPE_CAPACITY);
+    let backends = Backends {
+        hypervisor,
+        serial: Box::new(serial),
+        console_ports: vec![
+            SerialPort {
+                name: "console".to_owned(),
+                stream: Box::new(console),
+            },
+            SerialPort {
+                name: PORT_NAME.to_owned(),
+                stream: Box::new(control),
+            },
+        ],
+        file_systems,
+        entropy: Arc::new(HostEntropy),
+    };
+    (
+        backends,
+        HostEnds {
+            serial: serial_end,
+            console: console_end,
+            control: control_end,
+        },
+    )
+}
+
+fn connect(
+    control: HostEnd,
+    machine: &Machine,
+    console: &ConsoleLog,
+    options: &InstanceOptions,
+) -> Result<Session> {
+    let mut entropy = vec![0; 64];
+    HostEntropy.fill(&mut entropy).map_err(|source| Error::Host {
+        doing: "get random bytes",
+        source,
+    })?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let configure = Configure {
+        version: 0,
+        hostname: options.hostname.clone().into_bytes(),
+        wall_clock_ns: u64::try_from(now.as_nanos()).unwrap_or(0),
+        entropy,
+    };
+    let give_up = || match machine.wait(Some(Duration::ZERO)) {
+        None => Ok(()),
+        Some(outcome) => Err(Error::BootEnded(describe(Some(outcome), console))),
+    };
+    Session::open(control, configure, options.boot_deadline, &give_up).map_err(|error| match error {
+        Error::BootDeadline(deadline) => Error::BootEnded(format!(
+            "nothing within {} seconds; {}",
+            deadline.as_secs(),
+            describe(None, console)
+        )),
+        other => other,
+    })
+}
+
+/// Entrypoint and command as Docker combines them: a new entrypoint makes the image's command void.
+fn argv(command: &Command, config: &oci::ImageConfig) -> Vec<String> {
+    let (mut argv, default_arguments) = match &command.entrypoint {
+        Some(entrypoint) if entrypoint.is_empty() => (Vec::new(), &[][..]),
+        Some(entrypoint) => (vec![entrypoint.clone()], &[][..]),
+        None => (config.entrypoint.clone(), &config.cmd[..]),
+    };
+    if command.arguments.is_empty() {
+        argv.extend_from_slice(default_arguments);
+    } else {
+        argv.extend_from_slice(&command.arguments);
+    }
+    argv
+}
+
+/// The image's variables, then the user's over them; HOME, PATH and TERM where nobody set them.
+fn environment(command: &Command, image: &[String], home: &str) -> Vec<String> {
+    const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    let name = |variable: &str| variable.split('=').next().unwrap_or_default().to_owned();
+    let mut all: Vec<String> = vec![PATH.to_owned(), format!("HOME={home}")];
+    if command.terminal.is_some() {
+        all.push("TERM=xterm".to_owned());
+    }
+    for variable in image.iter().chain(&command.env) {
+        all.retain(|other| name(other) != name(variable));
+        all.push(variable.clone());
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> oci::ImageConfig {
+        let mut config = oci::ImageConfig::new(oci::Platform::linux("amd64"));
+        config.entrypoint = vec!["/init".to_owned(), "-x".to_owned()];
+        config.cmd = vec!["serve".to_owned()];
+        config
+    }
+
+    #[test]
+    fn argv_without_words_is_entrypoint_and_command() {
+        assert_eq!(argv(&Command::default(), &config()), ["/init", "-x", "serve"]);
+    }
+
+    #[test]
+    fn argv_words_replace_the_command_only() {
+        let command = Command {
+            arguments: vec!["sh".to_owned()],
+            ..Command::default()
+        };
+        assert_eq!(argv(&command, &config()), ["/init", "-x", "sh"]);
+    }
+
+    #[test]
+    fn argv_new_entrypoint_voids_the_command() {
+        let command = Command {
+            entrypoint: Some("/bin/sh".to_owned()),
+            ..Command::default()
+        };
+        assert_eq!(argv(&command, &config()), ["/bin/sh"]);
+    }
+
+    #[test]
+    fn environment_later_settings_win() {
+        let command = Command {
+            env: vec!["A=3".to_owned(), "HOME=/h".to_owned()],
+            ..Command::default()
+        };
+        let all = environment(&command, &["A=1".to_owned(), "PATH=/p".to_owned()], "/root");
+        assert_eq!(all, ["PATH=/p", "A=3", "HOME=/h"]);
+    }
+}

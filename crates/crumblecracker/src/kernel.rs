@@ -1,0 +1,104 @@
+//! The kernel a guest boots: Debian's or the user's, unpacked once and kept.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use oci::debian::Refresh;
+use oci::{Digest, Platform, Progress};
+
+use crate::{Error, Library, Result};
+
+/// Which kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum KernelChoice {
+    /// The current stable cloud kernel of Debian's archive.
+    #[default]
+    Debian,
+    /// A bzImage or an ELF kernel.
+    File(PathBuf),
+}
+
+impl Library {
+    /// Brings the default kernel into the cache, ready to boot; returns its version.
+    ///
+    /// # Errors
+    /// Those of the archive; a full disk.
+    pub fn fetch_kernel(&self, refresh: Refresh, progress: &dyn Progress) -> Result<String> {
+        let kernel = self
+            .debian()?
+            .kernel(&Platform::linux("amd64"), refresh, progress)?;
+        self.unpacked(&kernel.image, &kernel.digest.to_string())?;
+        Ok(kernel.version)
+    }
+
+    /// The ELF file of a kernel, opened.
+    pub(crate) fn kernel(
+        &self,
+        choice: &KernelChoice,
+        refresh: Refresh,
+        progress: &dyn Progress,
+    ) -> Result<File> {
+        match choice {
+            KernelChoice::Debian => {
+                let kernel = self
+                    .debian()?
+                    .kernel(&Platform::linux("amd64"), refresh, progress)?;
+                self.unpacked(&kernel.image, &kernel.digest.to_string())
+            }
+            KernelChoice::File(path) => {
+                let bytes = read(path)?;
+                let key = Digest::of(&bytes).to_string();
+                self.unpacked(path, &key)
+            }
+        }
+    }
+
+    /// The unpacked form of the kernel in `image`, whose content `key` identifies; made where it is missing,
+    /// staged and renamed so that it is whole or absent.
+    fn unpacked(&self, image: &Path, key: &str) -> Result<File> {
+        let folder = self.cache_folder().join("kernels");
+        let path = folder.join(format!("{}.elf", key.replace(':', "-")));
+        if let Ok(file) = File::open(&path) {
+            return Ok(file);
+        }
+        let refused = |reason: String| Error::Kernel {
+            path: image.to_owned(),
+            reason,
+        };
+        let elf = machine::unpack_kernel(&read(image)?).map_err(|error| refused(with_sources(&error)))?;
+        let failed = |source| Error::File {
+            doing: "write",
+            path: path.clone(),
+            source,
+        };
+        fs::create_dir_all(&folder).map_err(failed)?;
+        let mut staged = tempfile::NamedTempFile::new_in(&folder).map_err(failed)?;
+        staged.write_all(&elf).map_err(failed)?;
+        staged.as_file().sync_all().map_err(failed)?;
+        staged.persist(&path).map_err(|error| failed(error.error))?;
+        File::open(&path).map_err(|source| Error::File {
+            doing: "open",
+            path,
+            source,
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).map_err(|source| Error::File {
+        doing: "read kernel",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,233 @@
+//! The session manager: the host's side of the control channel to the guest program.
+//!
+//! One thread reads the channel and hands every frame to whom it concerns; anybody may write. Each output of
+//! a process has a queue bounded by its credit, so a slow reader stops its own stream and nothing else.
+
+mod process;
+mod streams;
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use device_backends::HostEnd;
+use guest_protocol::{Configure, Decoder, Frame, Hello, ToGuest, ToHost};
+use tracing::{debug, warn};
+
+pub use process::{ExitStatus, Process, ProcessControl};
+pub use streams::{ProcessInput, ProcessOutput};
+
+use crate::{Error, Result};
+use process::ProcessEntry;
+
+/// How long the guest may take to answer a request that needs no waiting inside the guest.
+const REPLY_TIME: Duration = Duration::from_secs(60);
+
+/// A guest that answers. Clones are the same guest.
+#[derive(Clone)]
+pub struct Session {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    writer: Mutex<HostEnd>,
+    next_id: AtomicU32,
+    table: Mutex<Table>,
+}
+
+/// Who waits for what. `None` once the channel is gone.
+#[derive(Default)]
+struct Table {
+    closed: Option<String>,
+    replies: HashMap<u32, SyncSender<ToHost>>,
+    processes: HashMap<u32, ProcessEntry>,
+}
+
+impl Shared {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes one frame whole.
+    fn send(&self, id: u32, message: ToGuest) -> Result<()> {
+        let bytes = Frame { id, message }
+            .to_bytes()
+            .map_err(|error| Error::Request(error.to_string()))?;
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        writer.write_all(&bytes).map_err(|_| self.gone())
+    }
+
+    fn gone(&self) -> Error {
+        Error::GuestGone(
+            self.table()
+                .closed
+                .clone()
+                .unwrap_or_else(|| "the machine has ended".to_owned()),
+        )
+    }
+
+    /// A number no living request or process has.
+    fn new_id(&self) -> u32 {
+        loop {
+            let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+            let table = self.table();
+            if id != 0 && !table.replies.contains_key(&id) && !table.processes.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+
+    /// Nothing comes any more: all who wait are told.
+    fn close(&self, reason: String) {
+        let mut table = self.table();
+        table.closed.get_or_insert(reason);
+        table.replies.clear();
+        for (_, process) in table.processes.drain() {
+            process.abandon();
+        }
+    }
+}
+
+impl Session {
+    /// Waits for the guest's greeting on `channel`, configures the guest and serves the channel from then on.
+    ///
+    /// `give_up` is asked some times a second while nothing comes; an error from it ends the wait.
+    ///
+    /// # Errors
+    /// [`Error::BootDeadline`] when nothing comes in `deadline`, what `give_up` says, [`Error::Guest`] for a
+    /// guest that speaks another protocol.
+    pub(crate) fn open(
+        channel: HostEnd,
+        configure: Configure,
+        deadline: Duration,
+        give_up: &dyn Fn() -> Result<()>,
+    ) -> Result<Self> {
+        let (hello_sender, hello) = mpsc::sync_channel(1);
+        let shared = Arc::new(Shared {
+            writer: Mutex::new(channel.clone()),
+            next_id: AtomicU32::new(1),
+            table: Mutex::default(),
+        });
+        let reader = shared.clone();
+        thread::Builder::new()
+            .name("control".to_owned())
+            .spawn(move || read_channel(channel, &reader, &hello_sender))
+            .map_err(|source| Error::Host {
+                doing: "start a thread",
+                source,
+            })?;
+        let hello = wait_for_hello(&hello, deadline, give_up)?;
+        let version = hello
+            .negotiate()
+            .map_err(|error| Error::Guest(error.to_string()))?;
+        debug!(release = hello.release, version, "the guest program is ready");
+        let session = Self { shared };
+        session.request(ToGuest::Configure(Configure { version, ..configure }))?;
+        Ok(session)
+    }
+
+    /// Sends a request and waits until it is done.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with what the guest says, [`Error::GuestGone`].
+    pub(crate) fn request(&self, message: ToGuest) -> Result<()> {
+        match self.ask(message)? {
+            ToHost::Done => Ok(()),
+            ToHost::Failed(failure) => Err(Error::Refused(failure)),
+            other => Err(Error::Guest(format!("it answered a request with {other:?}"))),
+        }
+    }
+
+    fn ask(&self, message: ToGuest) -> Result<ToHost> {
+        let id = self.shared.new_id();
+        let (sender, reply) = mpsc::sync_channel(1);
+        {
+            let mut table = self.shared.table();
+            if table.closed.is_none() {
+                table.replies.insert(id, sender);
+            }
+        }
+        self.shared.send(id, message)?;
+        match reply.recv_timeout(REPLY_TIME) {
+            Ok(reply) => Ok(reply),
+            Err(RecvTimeoutError::Timeout) => Err(Error::Guest("it does not answer".to_owned())),
+            Err(RecvTimeoutError::Disconnected) => Err(self.shared.gone()),
+        }
+    }
+}
+
+fn wait_for_hello(
+    hello: &Receiver<Hello>,
+    deadline: Duration,
+    give_up: &dyn Fn() -> Result<()>,
+) -> Result<Hello> {
+    let end = Instant::now() + deadline;
+    loop {
+        match hello.recv_timeout(Duration::from_millis(50)) {
+            Ok(hello) => return Ok(hello),
+            Err(RecvTimeoutError::Disconnected) => {
+                give_up()?;
+                return Err(Error::Guest(
+                    "it closed the channel before it said who it is".to_owned(),
+                ));
+            }
+            Err(RecvTimeoutError::Timeout) => give_up()?,
+        }
+        if Instant::now() >= end {
+            return Err(Error::BootDeadline(deadline));
+        }
+    }
+}
+
+/// Reads until the channel ends or the guest breaks the protocol.
+fn read_channel(mut channel: HostEnd, shared: &Shared, hello: &SyncSender<Hello>) {
+    let mut decoder = Decoder::<ToHost>::new();
+    let mut bytes = vec![0; 64 << 10];
+    let reason = loop {
+        match channel.read(&mut bytes) {
+            Ok(0) | Err(_) => break "the machine has ended".to_owned(),
+            Ok(count) => decoder.push(&bytes[..count]),
+        }
+        if let Err(reason) = dispatch_all(&mut decoder, shared, hello) {
+            warn!(reason, "the guest broke the control protocol");
+            break reason;
+        }
+    };
+    shared.close(reason);
+    channel.shutdown();
+}
+
+fn dispatch_all(
+    decoder: &mut Decoder<ToHost>,
+    shared: &Shared,
+    hello: &SyncSender<Hello>,
+) -> Result<(), String> {
+    while let Some(Frame { id, message }) = decoder.next_frame().map_err(|error| error.to_string())? {
+        match message {
+            // Only the first greeting finds somebody who waits for it.
+            ToHost::Hello(greeting) => drop(hello.try_send(greeting)),
+            ToHost::Mark(mark) => debug!(ns = mark.ns, name = mark.name, "guest timeline"),
+            ToHost::Done | ToHost::Failed(_) => {
+                if let Some(waiting) = shared.table().replies.remove(&id) {
+                    // Whoever waited may have given up.
+                    let _ = waiting.try_send(message);
+                }
+            }
+            about_process => {
+                let mut table = shared.table();
+                // Frames about processes that are gone cross on the way.
+                if let Some(process) = table.processes.get_mut(&id) {
+                    process.deliver(about_process)?;
+                    if process.is_over() {
+                        table.processes.remove(&id);
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}

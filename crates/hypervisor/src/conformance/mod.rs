@@ -23,7 +23,7 @@ use std::sync::Arc;
 use crate::{Doorbell, Hypervisor};
 use guest::Failure;
 
-pub use loop_timing::{LoopTime, time_counted_loop};
+pub use loop_timing::{CountedLoop, LoopTime};
 pub use recorder::Access;
 
 /// A doorbell that tells whether it was rung. The operating system's events are not this crate's, so whoever

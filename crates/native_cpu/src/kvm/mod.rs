@@ -7,8 +7,9 @@ mod state;
 mod vcpu;
 mod vm;
 
-use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
+use std::{fs, io};
 
 use hypervisor::{Capabilities, Error, GuestArch, Hypervisor, Vm, VmConfig};
 use kvm_ioctls::Cap;
@@ -17,7 +18,7 @@ use self::state::StateLayout;
 use self::vm::KvmVm;
 
 /// The backend's short name.
-const NAME: &str = "kvm";
+pub(crate) const NAME: &str = "kvm";
 /// Where the host offers it.
 const DEVICE: &str = "/dev/kvm";
 /// The only version of the interface there is (api.rst, 4.1).
@@ -97,6 +98,19 @@ fn unusable(error: &io::Error) -> Error {
         }
         _ => format!("{DEVICE} cannot be opened: {error}"),
     })
+}
+
+/// What tells this device from another that might take its place, as by loading another module. `None` where
+/// it is absent.
+pub(crate) fn device_identity() -> Option<String> {
+    let metadata = fs::metadata(DEVICE).ok()?;
+    let (changed, nanos) = (metadata.ctime(), metadata.ctime_nsec());
+    Some(format!(
+        "{:x}-{:x}-{:x}-{changed}.{nanos}",
+        metadata.dev(),
+        metadata.ino(),
+        metadata.rdev()
+    ))
 }
 
 /// A host error of one operation.

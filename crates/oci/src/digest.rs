@@ -1,7 +1,6 @@
 //! Content digests (OCI image specification, "Digests"): SHA-256 only, the one every registry speaks.
 
 use std::fmt;
-use std::io::{self, Read};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -107,20 +106,6 @@ impl Hasher {
 
     pub(crate) fn finish(self) -> Digest {
         Digest(self.sha256.finalize().into())
-    }
-}
-
-/// Digest of everything a reader still has.
-pub(crate) fn digest_of_reader(mut reader: impl Read) -> io::Result<Digest> {
-    let mut hasher = Hasher::default();
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        match reader.read(&mut buffer) {
-            Ok(0) => return Ok(hasher.finish()),
-            Ok(count) => hasher.update(&buffer[..count]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
     }
 }
 

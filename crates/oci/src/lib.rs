@@ -10,17 +10,21 @@
 //! asynchronous code stays inside the `registry` and `debian` modules.
 #![forbid(unsafe_code)]
 
+mod archive;
 mod config;
 pub mod debian;
 mod digest;
 mod error;
 mod index;
 mod layer;
+mod manifest;
 mod platform;
 mod progress;
 mod reference;
+mod registry;
 mod store;
 
+pub use archive::Source;
 pub use config::ImageConfig;
 pub use digest::Digest;
 pub use error::{Error, Result};
@@ -29,4 +33,5 @@ pub use layer::Limits;
 pub use platform::Platform;
 pub use progress::{Event, Progress};
 pub use reference::{DEFAULT_REGISTRY, Reference};
+pub use registry::Puller;
 pub use store::{Collected, Image, Ingest, Layer, Store};

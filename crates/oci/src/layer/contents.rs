@@ -74,11 +74,11 @@ impl ContentsWriter {
     }
 
     /// Writes what is left and sets the file's length to whole pages, which it returns.
-    pub(crate) fn finish(mut self) -> io::Result<(File, u64)> {
+    pub(crate) fn finish(mut self) -> io::Result<u64> {
         self.flush()?;
         let length = self.offset().next_multiple_of(PAGE);
         self.file.set_len(length)?;
-        Ok((self.file, length))
+        Ok(length)
     }
 
     fn offset(&self) -> u64 {
@@ -130,7 +130,7 @@ mod tests {
         let path = folder.path().join("contents");
         let mut writer = ContentsWriter::new(File::create(&path).unwrap());
         fill(&mut writer);
-        let (_, length) = writer.finish().unwrap();
+        let length = writer.finish().unwrap();
         let bytes = std::fs::read(&path).unwrap();
         assert_eq!(bytes.len() as u64, length);
         bytes

@@ -149,11 +149,6 @@ impl<'a> EntriesReader<'a> {
         })
     }
 
-    /// Entries not read yet.
-    pub(crate) fn left(&self) -> u64 {
-        self.left
-    }
-
     fn record(&mut self) -> Result<Record<'a>, Damaged> {
         let rest = &mut self.rest;
         let record = Record {

@@ -37,7 +37,6 @@ pub(crate) struct Taken {
     pub(crate) diff_id: Digest,
     /// The encoded list of entries.
     pub(crate) entries: Vec<u8>,
-    pub(crate) contents: File,
 }
 
 /// Takes a layer in: its files' bytes go into `contents`, an empty file that is called `path` in errors.
@@ -147,11 +146,10 @@ fn read_archive(input: Pieces, limits: Limits, contents: File) -> std::result::R
         entries.push(change, &entry, rdev, offset);
     }
     let diff_id = archive.drain()?.hasher.finish();
-    let (contents, length) = contents.finish().map_err(Fault::Output)?;
+    let length = contents.finish().map_err(Fault::Output)?;
     Ok(Taken {
         diff_id,
         entries: entries.finish(length),
-        contents,
     })
 }
 

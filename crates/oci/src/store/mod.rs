@@ -14,7 +14,9 @@ use std::sync::Arc;
 pub use collect::Collected;
 use files::Files;
 pub use image::Image;
+pub(crate) use ingest::NewImage;
 pub use ingest::{Ingest, Layer};
+pub(crate) use install::{BlobSource, Blueprint, Heard, LayerJob, Stream};
 use names::NameRecord;
 
 use crate::error::{Error, Result};

@@ -19,15 +19,11 @@ pub struct BackendReport {
 
 /// Looks at every backend of this build.
 pub fn doctor(library: &Library) -> Vec<BackendReport> {
-    let _ = library;
-    let (usable, sentence) = match native_cpu::open() {
-        Ok(_) => (true, "hardware virtualization by the host's kernel".to_owned()),
-        Err(error) => (false, error.to_string()),
-    };
+    let native = native_cpu::probe(library.cache_folder());
     vec![BackendReport {
-        name: "kvm",
-        usable,
-        sentence,
+        name: native.name,
+        usable: native.usable,
+        sentence: native.sentence,
     }]
 }
 
@@ -37,10 +33,9 @@ pub fn doctor(library: &Library) -> Vec<BackendReport> {
 /// [`Error::Backend`] with one sentence why it cannot be used, [`Error::NoBackend`] for a name nobody has.
 pub fn open_backend(name: Option<&str>, library: &Library) -> Result<Arc<dyn Hypervisor>> {
     match name {
-        None | Some("kvm") => {
-            let _ = library;
-            Ok(native_cpu::open()?)
-        }
+        None => Ok(native_cpu::open_usable(library.cache_folder())?),
+        // Who asks for it by name gets it however slow it is.
+        Some("kvm") => Ok(native_cpu::open()?),
         Some(other) => Err(Error::NoBackend(other.to_owned())),
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use oci::debian::{DebReference, Refresh};
-use oci::{ImageConfig, ImageIndex, Platform, Progress, Reference};
+use oci::{ImageConfig, ImageIndex, Platform, Progress, Puller, Reference, Source};
 
 use crate::{Error, Library, Result};
 
@@ -94,26 +94,66 @@ impl Image {
 }
 
 impl Library {
-    /// The image called `name`: `deb:[suite/]package[,package…]` is made of Debian packages, anything else
-    /// comes from a registry.
+    /// The image called `name`: `deb:[suite/]package[,package…]` is made of Debian packages; a path,
+    /// `oci:FOLDER`, `oci-archive:FILE` or `docker-archive:FILE` is taken in; anything else comes from a
+    /// registry.
     ///
     /// # Errors
     /// A malformed name; an image that is not there; [`Error::NotPulled`] where the network was forbidden.
-    pub fn image(&self, name: &str, options: &PullOptions, progress: &dyn Progress) -> Result<Image> {
+    pub fn image(&self, name: &str, options: &PullOptions, progress: &Arc<dyn Progress>) -> Result<Image> {
         let inner = if DebReference::is_meant(name) {
-            let reference: DebReference = name.parse().map_err(Error::Debian)?;
-            self.debian()?.image(
-                &self.store()?,
-                &reference,
-                &options.platform,
-                options.policy.refresh(),
-                progress,
-            )?
+            let reference = name.parse().map_err(Error::Debian)?;
+            let (platform, refresh) = (&options.platform, options.policy.refresh());
+            self.debian()?
+                .image(&self.store()?, &reference, platform, refresh, &**progress)?
+        } else if Source::is_meant(name) {
+            self.archived_image(&name.parse()?, options, &**progress)?
         } else {
-            self.registry_image(name, options, progress)?
+            self.registry_image(&name.parse()?, options, progress)?
         };
         check_platform(&inner)?;
         Ok(Image { inner })
+    }
+
+    /// A file can have changed since it was taken in, so it is taken in anew unless that was forbidden; what
+    /// the store has of it already is not unpacked again.
+    fn archived_image(
+        &self,
+        source: &Source,
+        options: &PullOptions,
+        progress: &dyn Progress,
+    ) -> Result<oci::Image> {
+        let store = self.store()?;
+        if options.policy == PullPolicy::Never {
+            let name = source.to_string();
+            return store
+                .image(&name, &options.platform)?
+                .ok_or(Error::NotPulled(name));
+        }
+        Ok(store.import(source, &options.platform, progress)?)
+    }
+
+    fn registry_image(
+        &self,
+        reference: &Reference,
+        options: &PullOptions,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<oci::Image> {
+        let store = self.store()?;
+        let name = reference.to_string();
+        let present = match options.policy {
+            PullPolicy::Always => None,
+            PullPolicy::Missing | PullPolicy::Never => store.image(&name, &options.platform)?,
+        };
+        match present {
+            Some(image) => Ok(image),
+            None if options.policy == PullPolicy::Never => Err(Error::NotPulled(name)),
+            None => Ok(Puller::new(store)
+                .platform(options.platform.clone())
+                .insecure_registries(options.insecure_registries.clone())
+                .progress(progress.clone())
+                .pull(reference)?),
+        }
     }
 
     /// All images in the cache, by name.
@@ -146,6 +186,9 @@ fn canonical(name: &str) -> Result<String> {
     if DebReference::is_meant(name) {
         return Ok(name.parse::<DebReference>().map_err(Error::Debian)?.to_string());
     }
+    if Source::is_meant(name) {
+        return Ok(name.parse::<Source>()?.to_string());
+    }
     Ok(name.parse::<Reference>()?.to_string())
 }
 
@@ -159,17 +202,4 @@ fn check_platform(image: &oci::Image) -> Result<()> {
         image: image.name().to_owned(),
         platform: platform.to_string(),
     })
-}
-
-impl Library {
-    fn registry_image(
-        &self,
-        name: &str,
-        options: &PullOptions,
-        _progress: &dyn Progress,
-    ) -> Result<oci::Image> {
-        let name = canonical(name)?;
-        let present = self.store()?.image(&name, &options.platform)?;
-        present.ok_or(Error::NotPulled(name))
-    }
 }

@@ -5,7 +5,8 @@
 //!
 //! # fn main() -> crumblecracker::Result<()> {
 //! let library = Library::open(None)?;
-//! let image = library.image("deb:bash,coreutils", &PullOptions::default(), &())?;
+//! let nobody_watches: std::sync::Arc<dyn crumblecracker::Progress> = std::sync::Arc::new(());
+//! let image = library.image("deb:bash,coreutils", &PullOptions::default(), &nobody_watches)?;
 //! let backend = crumblecracker::open_backend(None, &library)?;
 //! let instance = Instance::start(&library, &image, backend, &InstanceOptions::default(), &())?;
 //! let process = instance.spawn(&Command { arguments: vec!["date".into()], ..Command::default() })?;

@@ -51,7 +51,7 @@ const PACKAGES: &[Package] = &[
     },
 ];
 /// Images the virtual machines run, pulled on the host because the lab has no network.
-const IMAGES: &[&str] = &[];
+const IMAGES: &[&str] = &["deb:bash,coreutils,mount,perl-base,procps,python3-minimal,util-linux"];
 /// The crate whose tests need a usable KVM.
 const VM_TESTS: &str = "vm_tests";
 /// Time for the lab's half, its boot included.

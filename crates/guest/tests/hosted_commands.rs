@@ -200,11 +200,11 @@ fn command_starts_with_clean_signals_descriptors_and_session() {
     let mut guest = Guest::start();
 
     let signals = guest.run_sh("grep -E '^Sig(Blk|Ign)' /proc/self/status | tr -d '\\t\\n'");
-    let descriptors = guest.run_sh("ls /proc/$$/fd | tr '\\n' ' '");
+    let descriptors = guest.run(command(&["ls", "/proc/self/fd"]), b"").stdout();
     let session = guest.run_sh("cut -d' ' -f1,5,6 /proc/$$/stat | tr ' ' '\\n' | uniq | wc -l");
 
     assert_eq!(signals, "SigBlk:0000000000000000SigIgn:0000000000000000");
-    assert_eq!(descriptors, "0 1 2 ");
+    assert_eq!(descriptors, "0\n1\n2\n3\n", "3 is the directory ls reads");
     assert_eq!(session, "1\n", "pid, group and session are one number");
 }
 

@@ -1,5 +1,11 @@
 //! The parts of the guest program that call no kernel, compiled for the host from the very same files.
-#![allow(unsafe_code, unreachable_pub, dead_code, missing_docs)]
+#![allow(
+    unsafe_code,
+    unreachable_pub,
+    dead_code,
+    missing_docs,
+    clippy::manual_range_contains
+)]
 #![allow(
     unsafe_op_in_unsafe_fn,
     clippy::missing_safety_doc,

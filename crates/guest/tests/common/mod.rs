@@ -6,6 +6,8 @@
     reason = "each test file includes this and uses its part"
 )]
 
+pub mod qemu;
+
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -108,16 +110,16 @@ impl Guest {
             .stdin(std::os::fd::OwnedFd::from(theirs))
             .spawn()
             .expect("unshare (Debian package util-linux) can be run");
-        let mut guest =
-            Self::connect(socket, Some(child)).expect("the program says Hello (these tests need root)");
+        let mut guest = Self::connect(socket, Some(child), PATIENCE)
+            .expect("the program says Hello (these tests need root)");
         assert!(guest.hello.hosted);
         guest.configure();
         guest
     }
 
-    /// Waits for Hello on a connected socket; `None` if the other end went away first or said nothing.
-    pub fn connect(socket: UnixStream, child: Option<Child>) -> Option<Self> {
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    /// Waits for Hello on a connected socket; `None` if the other end went away or said nothing in `patience`.
+    pub fn connect(socket: UnixStream, child: Option<Child>, patience: Duration) -> Option<Self> {
+        socket.set_read_timeout(Some(patience)).unwrap();
         let mut decoder = Decoder::new();
         let hello = loop {
             match decoder.next_frame().unwrap() {
@@ -268,7 +270,7 @@ impl Guest {
     fn step(&mut self) {
         match self.decoder.next_frame().unwrap() {
             Some(frame) => self.serve(frame),
-            None => receive(&self.socket, &mut self.decoder).expect("the guest keeps the channel open"),
+            None => receive(&self.socket, &mut self.decoder).expect("the guest goes on talking"),
         }
     }
 
@@ -388,15 +390,12 @@ fn index(stream: Stream) -> usize {
         .expect("an output")
 }
 
+/// Reads what has come; `None` at the end of the stream, or where nothing came in time.
 fn receive(mut socket: &UnixStream, decoder: &mut Decoder<ToHost>) -> Option<()> {
     let mut bytes = [0; 64 * 1024];
-    match socket.read(&mut bytes).expect("the guest says something in time") {
-        0 => None,
-        n => {
-            decoder.push(&bytes[..n]);
-            Some(())
-        }
-    }
+    let n = socket.read(&mut bytes).unwrap_or(0);
+    decoder.push(&bytes[..n]);
+    (n > 0).then_some(())
 }
 
 /// A command with the usual `PATH` and all three streams.

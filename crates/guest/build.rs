@@ -53,7 +53,7 @@ fn compile(rustc: &OsString, target: &str, native: bool, program: &Path) {
             "--crate-type",
             "bin",
         ])
-        .args(["--target", target, "-D", "warnings"])
+        .args(["--target", target])
         .args(["-C", "panic=abort", "-C", "opt-level=s", "-C", "codegen-units=1"])
         .args(["-C", "relocation-model=static", "-C", "strip=symbols"]);
     if native {

@@ -1,2 +1,7 @@
-//! the command line under its short name.
-fn main() {}
+//! The command line under its short name.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

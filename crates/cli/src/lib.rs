@@ -1,1 +1,61 @@
-//! the command line.
+//! The command line: `cc [run] IMAGE [COMMAND…]`, `cc pull`, `cc images`, `cc rmi`, `cc doctor`.
+//!
+//! **Knows:** words and options, the terminal it stands in, the signals of its own process, and how things are
+//! told to people.
+//! **Must never know:** how an image is found, a guest made or a command carried into it. It parses and prints;
+//! the library decides.
+#![forbid(unsafe_code)]
+
+mod args;
+mod attach;
+mod boot_bench;
+mod doctor;
+mod environment;
+mod images;
+mod print;
+mod progress;
+mod run;
+mod signals;
+mod streams;
+mod terminal;
+mod values;
+
+use std::env;
+use std::process::ExitCode;
+
+use args::{Arguments, Parsed, Request};
+
+/// Exit status of failures that are not the command's own, as Docker has it.
+pub(crate) const FAILED: u8 = 125;
+
+/// Obeys the words this program was started with. The exit status is that of the command that ran, 125 for
+/// failures of the program itself, 124 where `--timeout` ended the command.
+pub fn main() -> ExitCode {
+    terminal::restore_on_panic();
+    let arguments = match args::parse(env::args_os()) {
+        Parsed::Arguments(arguments) => arguments,
+        Parsed::Text(text) => return ExitCode::from(print::text(&text)),
+        Parsed::Refused(reason) => {
+            print::error_line(&reason);
+            return ExitCode::from(FAILED);
+        }
+    };
+    print::start_log(arguments.common.volume());
+    let status = obey(&arguments).unwrap_or_else(|error| {
+        print::error_line(&print::chain(&error));
+        FAILED
+    });
+    ExitCode::from(status)
+}
+
+fn obey(arguments: &Arguments) -> anyhow::Result<u8> {
+    let common = &arguments.common;
+    match &arguments.request {
+        Request::Run(run) => run::run(common, run),
+        Request::Pull(pull) => images::pull(common, pull),
+        Request::Images => images::list(common),
+        Request::Rmi(names) => images::remove(common, names),
+        Request::Doctor => doctor::doctor(common),
+        Request::BootBench(boot) => boot_bench::boot(common, boot),
+    }
+}

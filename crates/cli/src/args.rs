@@ -1,0 +1,420 @@
+//! The words of the command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use crumblecracker::{Library, Platform, PullOptions, PullPolicy};
+
+use crate::print::{self, Volume};
+use crate::values::{self, VolumeSpec};
+
+/// Runs OCI images as microVMs.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    override_usage = "cc [run] [OPTIONS] IMAGE [COMMAND [ARGUMENT]...]\n       cc pull|images|rmi|doctor [OPTIONS] ...",
+    after_help = "The word `run` may be left out; `cc run --help` lists its options.",
+    arg_required_else_help = true
+)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) request: Request,
+}
+
+/// What every request understands.
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// Folder for images and kernels, in place of ~/.cache/crumblecracker
+    #[arg(long, global = true, value_name = "FOLDER")]
+    pub(crate) cache_dir: Option<PathBuf>,
+    /// Tell what is being done
+    #[arg(long, global = true, conflicts_with = "quiet")]
+    pub(crate) verbose: bool,
+    /// Tell nothing but errors
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+}
+
+impl Common {
+    pub(crate) fn volume(&self) -> Volume {
+        match (self.quiet, self.verbose) {
+            (true, _) => Volume::Quiet,
+            (false, true) => Volume::Verbose,
+            (false, false) => Volume::Normal,
+        }
+    }
+
+    pub(crate) fn library(&self) -> crumblecracker::Result<Library> {
+        Library::open(self.cache_dir.as_deref())
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Request {
+    /// Run a command in a new guest made of an image
+    Run(Box<Run>),
+    /// Bring images, and the kernel they run on, into the cache
+    Pull(Pull),
+    /// List the images in the cache
+    Images,
+    /// Remove images from the cache
+    Rmi(Names),
+    /// Tell which CPU backends can be used here
+    Doctor,
+    /// Boot a kernel with an initial RAM file system, its console on standard output
+    #[command(hide = true)]
+    BootBench(BootBench),
+}
+
+#[derive(Debug, Args)]
+#[command(override_usage = "cc [run] [OPTIONS] IMAGE [COMMAND [ARGUMENT]...]")]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) fetch: Fetch,
+    /// Forward standard input [default: yes, unless it is a terminal and standard output is not]
+    #[arg(long, short, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) interactive: Option<bool>,
+    /// Give the command a terminal [default: when standard input and output are terminals]
+    #[arg(long, short, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) tty: Option<bool>,
+    /// Give the command no terminal
+    #[arg(long, conflicts_with = "tty")]
+    pub(crate) no_tty: bool,
+    /// Set a variable; a name alone takes the host's value
+    #[arg(long, short, value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    /// Set the variables a file lists, one on a line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Vec<PathBuf>,
+    /// Working directory of the command
+    #[arg(long, short, value_name = "PATH")]
+    pub(crate) workdir: Option<String>,
+    /// User, and group, to run the command as
+    #[arg(long, short, value_name = "USER[:GROUP]")]
+    pub(crate) user: Option<String>,
+    /// Share a file or folder of the host
+    #[arg(long, short, value_name = "HOST:GUEST[:ro]", value_parser = values::volume)]
+    pub(crate) volume: Vec<VolumeSpec>,
+    /// Program in place of the image's entrypoint; an empty word means none
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) entrypoint: Option<String>,
+    /// Memory of the guest in MiB, or with M or G after the number
+    #[arg(long, short, value_name = "SIZE", value_parser = values::memory_mib)]
+    pub(crate) memory: Option<u64>,
+    /// Number of CPUs of the guest
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) cpus: Option<u32>,
+    /// Stop the command after so many seconds, with exit status 124
+    #[arg(long, value_name = "SECONDS", value_parser = values::seconds)]
+    pub(crate) timeout: Option<Duration>,
+    /// Give up after so many seconds when the guest does not come up
+    #[arg(long, value_name = "SECONDS", value_parser = values::seconds)]
+    pub(crate) boot_timeout: Option<Duration>,
+    /// Name of the guest
+    #[arg(long, value_name = "NAME")]
+    pub(crate) hostname: Option<String>,
+    /// When to ask the network for the image
+    #[arg(long, value_name = "WHEN", default_value = "missing")]
+    pub(crate) pull: When,
+    /// Kernel to boot, a bzImage or an ELF file, in place of Debian's
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kernel: Option<PathBuf>,
+    /// Show what the guest's kernel says on standard error
+    #[arg(long)]
+    pub(crate) dmesg: bool,
+    /// CPU backend to use; `cc doctor` lists them
+    #[arg(long, value_name = "NAME")]
+    pub(crate) backend: Option<String>,
+    /// The image, then the command and its arguments in place of the image's own
+    #[arg(required = true, trailing_var_arg = true, value_name = "IMAGE [COMMAND]")]
+    words: Vec<String>,
+}
+
+impl Run {
+    /// The image and the words of the command.
+    pub(crate) fn image_and_command(&self) -> (&str, &[String]) {
+        match self.words.split_first() {
+            Some((image, rest)) if rest.first().is_some_and(|word| word == "--") => (image, &rest[1..]),
+            Some((image, rest)) => (image, rest),
+            None => ("", &[]),
+        }
+    }
+}
+
+/// How images are fetched.
+#[derive(Debug, Args)]
+pub(crate) struct Fetch {
+    /// Platform of the image, as linux/amd64
+    #[arg(long, value_name = "OS/ARCHITECTURE")]
+    platform: Option<Platform>,
+    /// Speak plain HTTP to this registry
+    #[arg(long, value_name = "HOST[:PORT]")]
+    insecure_registry: Vec<String>,
+}
+
+impl Fetch {
+    pub(crate) fn options(&self, policy: PullPolicy) -> PullOptions {
+        let usual = PullOptions::default();
+        PullOptions {
+            policy,
+            platform: self.platform.clone().unwrap_or(usual.platform),
+            insecure_registries: self.insecure_registry.clone(),
+        }
+    }
+}
+
+/// The words of `--pull`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum When {
+    Always,
+    Missing,
+    Never,
+}
+
+impl From<When> for PullPolicy {
+    fn from(when: When) -> Self {
+        match when {
+            When::Always => Self::Always,
+            When::Missing => Self::Missing,
+            When::Never => Self::Never,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Pull {
+    #[command(flatten)]
+    pub(crate) fetch: Fetch,
+    /// Fetch no kernel, for guests that will boot another one
+    #[arg(long)]
+    pub(crate) no_kernel: bool,
+    /// The images
+    #[arg(required = true, value_name = "IMAGE")]
+    pub(crate) images: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Names {
+    /// The images
+    #[arg(required = true, value_name = "IMAGE")]
+    pub(crate) images: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BootBench {
+    /// ELF kernel
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kernel: PathBuf,
+    /// Initial RAM file system
+    #[arg(long, value_name = "FILE")]
+    pub(crate) initramfs: PathBuf,
+    /// Memory of the guest
+    #[arg(long, value_name = "SIZE", default_value = "256", value_parser = values::memory_mib)]
+    pub(crate) memory: u64,
+    /// Words for the kernel's command line
+    #[arg(long, value_name = "WORDS", default_value = "")]
+    pub(crate) append: String,
+    /// CPU backend to use
+    #[arg(long, value_name = "NAME")]
+    pub(crate) backend: Option<String>,
+}
+
+/// What came of the words.
+pub(crate) enum Parsed {
+    /// A request.
+    Arguments(Box<Arguments>),
+    /// Help or version, to be printed.
+    Text(String),
+    /// One line that says what is wrong.
+    Refused(String),
+}
+
+/// Understands `words`, the first of which is the program's own name.
+pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Parsed {
+    match Arguments::try_parse_from(with_run(words.into_iter().collect())) {
+        Ok(arguments) => Parsed::Arguments(Box::new(arguments)),
+        Err(error) => match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Parsed::Text(error.to_string()),
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+                Parsed::Refused(format!("nothing to do; see `{} --help`", print::program_name()))
+            }
+            _ => Parsed::Refused(first_paragraph(&error.to_string())),
+        },
+    }
+}
+
+/// The first paragraph of one of clap's messages in one line; what follows it is tips and usage.
+fn first_paragraph(message: &str) -> String {
+    let lines = message.lines().map(str::trim).take_while(|line| !line.is_empty());
+    let text = lines.collect::<Vec<_>>().join(" ");
+    text.strip_prefix("error: ").unwrap_or(&text).to_owned()
+}
+
+/// Puts the word `run` in where it was left out: before the first word if that is no request.
+fn with_run(mut words: Vec<OsString>) -> Vec<OsString> {
+    let command = Arguments::command();
+    let mut at = 1;
+    while let Some(word) = words.get(at) {
+        let word = word.to_string_lossy();
+        let is_option = word.len() > 1 && word.starts_with('-');
+        if !is_option && (command.find_subcommand(&*word).is_some() || word == "help") {
+            return words;
+        }
+        if at == 1 && matches!(&*word, "-h" | "--help" | "-V" | "--version") {
+            return words;
+        }
+        if !is_option || word == "--" {
+            break;
+        }
+        at += if takes_next_word(&command, &word) { 2 } else { 1 };
+    }
+    if words.len() > 1 {
+        words.insert(1, "run".into());
+    }
+    words
+}
+
+/// Whether the value of the option `word` is the word after it.
+fn takes_next_word(command: &clap::Command, word: &str) -> bool {
+    let run = command.find_subcommand("run");
+    let options = || {
+        command
+            .get_arguments()
+            .chain(run.into_iter().flat_map(clap::Command::get_arguments))
+    };
+    let needs_value = |option: &clap::Arg| {
+        matches!(option.get_action(), ArgAction::Set | ArgAction::Append) && !option.is_require_equals_set()
+    };
+    if let Some(long) = word.strip_prefix("--") {
+        return options().any(|option| option.get_long() == Some(long) && needs_value(option));
+    }
+    // In a cluster as `-itu` the first option with a value takes the rest, or the next word.
+    let mut letters = word.chars().skip(1);
+    let with_value = letters
+        .find(|letter| options().any(|option| option.get_short() == Some(*letter) && needs_value(option)));
+    with_value.is_some() && letters.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Parsed {
+        parse(
+            std::iter::once("cc")
+                .chain(line.split_whitespace())
+                .map(OsString::from),
+        )
+    }
+
+    fn run(line: &str) -> Run {
+        match parsed(line) {
+            Parsed::Arguments(arguments) => match arguments.request {
+                Request::Run(run) => *run,
+                other => panic!("{line} is {other:?}"),
+            },
+            Parsed::Text(text) | Parsed::Refused(text) => panic!("{line}: {text}"),
+        }
+    }
+
+    fn refusal(line: &str) -> String {
+        match parsed(line) {
+            Parsed::Refused(reason) => reason,
+            _ => panic!("{line} is not refused"),
+        }
+    }
+
+    #[test]
+    fn command_line_definition_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn run_left_out_is_understood() {
+        let run = run("alpine echo hello");
+
+        assert_eq!(
+            run.image_and_command(),
+            ("alpine", &["echo".to_owned(), "hello".to_owned()][..])
+        );
+    }
+
+    #[test]
+    fn run_left_out_after_options_with_values_is_understood() {
+        let run = run("--verbose -e A=pull -itu images --cache-dir rmi --memory 2G alpine doctor");
+
+        assert_eq!(run.image_and_command(), ("alpine", &["doctor".to_owned()][..]));
+        assert_eq!(run.env, ["A=pull"]);
+        assert_eq!(run.user.as_deref(), Some("images"));
+        assert_eq!(
+            (run.interactive, run.tty, run.memory),
+            (Some(true), Some(true), Some(2048))
+        );
+    }
+
+    #[test]
+    fn request_after_common_options_is_not_an_image() {
+        let Parsed::Arguments(arguments) = parsed("--verbose --cache-dir /c pull alpine") else {
+            panic!("refused")
+        };
+
+        assert!(matches!(&arguments.request, Request::Pull(pull) if pull.images == ["alpine"]));
+        assert!(arguments.common.verbose);
+    }
+
+    #[test]
+    fn words_after_the_image_belong_to_the_command() {
+        let run = run("run alpine -e A=B --help -- x");
+
+        assert_eq!(run.image_and_command().1, ["-e", "A=B", "--help", "--", "x"]);
+        assert_eq!(run.env, Vec::<String>::new());
+    }
+
+    #[test]
+    fn separators_before_and_after_the_image_are_dropped() {
+        assert_eq!(run("run -- alpine -- ls -l").image_and_command().1, ["ls", "-l"]);
+        assert_eq!(
+            run("-- pull ls").image_and_command(),
+            ("pull", &["ls".to_owned()][..])
+        );
+    }
+
+    #[test]
+    fn interactive_and_tty_with_a_value_can_be_switched_off() {
+        let run = run("-i=false --tty=false alpine");
+
+        assert_eq!((run.interactive, run.tty), (Some(false), Some(false)));
+    }
+
+    #[test]
+    fn refusals_are_one_line_with_the_word_in_it() {
+        for (line, word) in [
+            ("run --memory lots alpine", "lots"),
+            ("--wrong alpine", "--wrong"),
+            ("run --pull sometimes alpine", "sometimes"),
+            ("run --timeout 0 alpine", "0"),
+            ("run -v nowhere alpine", "nowhere"),
+            ("run --cpus 0 alpine", "0"),
+            ("run", "IMAGE"),
+            ("pull", "IMAGE"),
+            ("", "--help"),
+            ("--quiet --verbose images", "--verbose"),
+        ] {
+            let reason = refusal(line);
+            assert!(reason.contains(word), "{line}: {reason}");
+            assert!(!reason.contains('\n'), "{line}: {reason}");
+        }
+    }
+
+    #[test]
+    fn help_and_version_are_texts() {
+        for line in ["--help", "-V", "run --help", "help run", "-e A=B --help"] {
+            assert!(matches!(parsed(line), Parsed::Text(_)), "{line}");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! `cc run`: from options to a guest with a command in it.
+
+use std::env;
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use crumblecracker::{
+    Command, Error, Image, Instance, InstanceOptions, KernelChoice, Progress, PullPolicy, Share,
+};
+use tracing::{info, warn};
+
+use crate::args::{Common, Run};
+use crate::attach::{self, Attachment};
+use crate::print::Stderr;
+use crate::progress::Display;
+use crate::values::VolumeSpec;
+use crate::{environment, terminal};
+
+/// Size of a terminal that does not tell its own.
+const USUAL_SIZE: (u16, u16) = (24, 80);
+/// How long what a command left behind may go on before a guest with shares is switched off.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Runs a command in a new guest; gives its exit status.
+pub(crate) fn run(common: &Common, arguments: &Run) -> Result<u8> {
+    // What needs no guest is refused before anything is fetched.
+    let command = command(arguments)?;
+    let options = instance_options(arguments)?;
+    let library = common.library()?;
+    let display = Display::new(common.volume());
+    let (name, _) = arguments.image_and_command();
+    let listener: Arc<dyn Progress> = display.clone();
+    let pull = arguments.fetch.options(arguments.pull.into());
+    let image = display.step(name, || library.image(name, &pull, &listener), Image::id)?;
+    let backend = crumblecracker::open_backend(arguments.backend.as_deref(), &library)?;
+    for report in crumblecracker::doctor(&library) {
+        info!("{}: {}", report.name, report.sentence);
+    }
+    let start = || Instance::start(&library, &image, backend, &options, &*display);
+    let instance = display.step("guest", start, |_| "it is up".to_owned())?;
+    let process = instance.spawn(&command)?;
+    let attachment = Attachment {
+        forward_input: command.stdin,
+        terminal: command.terminal.is_some(),
+        timeout: arguments.timeout,
+    };
+    let status = match attach::follow(process, &attachment) {
+        Err(error) if matches!(error.downcast_ref(), Some(Error::GuestGone(_))) => {
+            bail!("the guest is gone: {}", instance.post_mortem())
+        }
+        ended => ended?,
+    };
+    if options.shares.iter().any(|share| !share.read_only)
+        && let Err(error) = instance.shutdown(GRACE)
+    {
+        warn!(%error, "the guest did not end in order");
+    }
+    Ok(status)
+}
+
+/// What runs in the guest.
+fn command(arguments: &Run) -> Result<Command> {
+    let (_, words) = arguments.image_and_command();
+    let standing = Standing {
+        input: terminal::is_input(),
+        output: terminal::is_output(),
+    };
+    let tty = wants_terminal(arguments, standing);
+    let env = environment::variables(&arguments.env_file, &arguments.env, &|name| env::var_os(name))?;
+    Ok(Command {
+        entrypoint: arguments.entrypoint.clone(),
+        arguments: words.to_vec(),
+        env,
+        working_dir: arguments.workdir.clone(),
+        user: arguments.user.clone(),
+        terminal: tty.then(|| terminal::size().unwrap_or(USUAL_SIZE)),
+        stdin: arguments.interactive.unwrap_or(tty || !standing.input),
+    })
+}
+
+/// Which of this program's streams are terminals.
+#[derive(Clone, Copy)]
+struct Standing {
+    input: bool,
+    output: bool,
+}
+
+fn wants_terminal(arguments: &Run, standing: Standing) -> bool {
+    let decided = arguments.tty.or(arguments.no_tty.then_some(false));
+    decided.unwrap_or(standing.input && standing.output && arguments.interactive != Some(false))
+}
+
+fn instance_options(arguments: &Run) -> Result<InstanceOptions> {
+    let usual = InstanceOptions::default();
+    let policy = PullPolicy::from(arguments.pull);
+    let kernel = match &arguments.kernel {
+        Some(path) => {
+            path.metadata()
+                .with_context(|| format!("kernel {}", path.display()))?;
+            KernelChoice::File(path.clone())
+        }
+        None => KernelChoice::Debian,
+    };
+    let sink = |bytes: &[u8]| {
+        // Nobody can be told that standard error is gone.
+        let _ = Stderr.write_all(bytes);
+    };
+    Ok(InstanceOptions {
+        memory_mib: arguments.memory.unwrap_or(usual.memory_mib),
+        vcpus: arguments.cpus.unwrap_or(usual.vcpus),
+        hostname: arguments.hostname.clone().unwrap_or(usual.hostname),
+        shares: arguments
+            .volume
+            .iter()
+            .map(VolumeSpec::resolve)
+            .collect::<Result<Vec<Share>>>()?,
+        kernel,
+        refresh: policy.refresh(),
+        console: if arguments.dmesg {
+            Some(Arc::new(sink))
+        } else {
+            None
+        },
+        boot_deadline: arguments.boot_timeout.unwrap_or(usual.boot_deadline),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Arguments, Request};
+
+    fn wanted(line: &str, input: bool, output: bool) -> bool {
+        let words = ["cc", "run"].into_iter().chain(line.split_whitespace());
+        match Arguments::try_parse_from(words).unwrap().request {
+            Request::Run(run) => wants_terminal(&run, Standing { input, output }),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn terminal_is_decided_by_both_streams() {
+        assert!(wanted("alpine", true, true));
+        assert!(!wanted("alpine", true, false));
+        assert!(!wanted("alpine", false, true));
+    }
+
+    #[test]
+    fn terminal_options_go_before_the_streams() {
+        assert!(wanted("-t alpine", false, false));
+        assert!(!wanted("--no-tty alpine", true, true));
+        assert!(!wanted("--tty=false alpine", true, true));
+        assert!(!wanted("--interactive=false alpine", true, true));
+    }
+}

@@ -1,0 +1,194 @@
+//! The program as people call it, as far as it needs no guest.
+
+use std::fs;
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// The program with an empty cache, no network's address and no configuration.
+struct Program {
+    home: TempDir,
+}
+
+struct Said {
+    status: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Program {
+    fn new() -> Self {
+        Self {
+            home: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_crumble"));
+        command
+            .args(words)
+            .stdin(Stdio::null())
+            .current_dir(self.home.path());
+        command.env_clear().env("HOME", self.home.path());
+        command
+    }
+
+    fn say(&self, words: &[&str]) -> Said {
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = self.command(words).output().unwrap();
+        Said {
+            status: status.code().unwrap(),
+            stdout: String::from_utf8(stdout).unwrap(),
+            stderr: String::from_utf8(stderr).unwrap(),
+        }
+    }
+
+    /// The reason of a failure that must be the program's own and told in one line.
+    fn refusal(&self, words: &[&str]) -> String {
+        let said = self.say(words);
+        assert_eq!(
+            (said.status, said.stdout.as_str()),
+            (125, ""),
+            "{words:?}: {}",
+            said.stderr
+        );
+        let reason = said
+            .stderr
+            .strip_prefix("crumble: ")
+            .unwrap_or_else(|| panic!("{words:?}: {}", said.stderr));
+        assert_eq!(reason.matches('\n').count(), 1, "{words:?}: {reason}");
+        reason.trim_end().to_owned()
+    }
+}
+
+#[test]
+fn help_names_every_request() {
+    let said = Program::new().say(&["--help"]);
+
+    assert_eq!((said.status, said.stderr.as_str()), (0, ""));
+    for request in ["run", "pull", "images", "rmi", "doctor"] {
+        assert!(said.stdout.contains(request), "{request}");
+    }
+    assert!(!said.stdout.contains("boot-bench"));
+}
+
+#[test]
+fn version_is_the_package_version() {
+    let said = Program::new().say(&["--version"]);
+
+    assert_eq!(said.status, 0);
+    assert!(
+        said.stdout.trim_end().ends_with(env!("CARGO_PKG_VERSION")),
+        "{}",
+        said.stdout
+    );
+}
+
+#[test]
+fn wrong_words_are_refused_in_one_line() {
+    let program = Program::new();
+    for (words, part) in [
+        (&[][..], "--help"),
+        (&["--nonsense", "alpine"], "--nonsense"),
+        (&["run"], "IMAGE"),
+        (&["run", "--memory", "much", "alpine"], "much"),
+        (&["run", "-v", "here:relative", "alpine"], "relative"),
+        (&["run", "-v", "/not/there:/data", "alpine"], "/not/there"),
+        (&["run", "--env-file", "/not/there", "alpine"], "/not/there"),
+        (&["run", "--kernel", "/not/there", "alpine"], "/not/there"),
+        (&["rmi"], "IMAGE"),
+    ] {
+        let reason = program.refusal(words);
+        assert!(reason.contains(part), "{words:?}: {reason}");
+    }
+}
+
+#[test]
+fn run_unknown_image_without_pulling_names_the_image() {
+    let program = Program::new();
+    for words in [
+        &["run", "--pull", "never", "registry.test/nothing", "true"][..],
+        &["--pull=never", "registry.test/nothing"],
+        &[
+            "--quiet",
+            "--pull",
+            "never",
+            "--",
+            "registry.test/nothing",
+            "--",
+            "true",
+        ],
+    ] {
+        let reason = program.refusal(words);
+        assert!(reason.contains("registry.test/nothing"), "{words:?}: {reason}");
+    }
+}
+
+#[test]
+fn run_malformed_image_is_refused() {
+    Program::new().refusal(&["run", "--pull", "never", "No Image"]);
+}
+
+#[test]
+fn rmi_tries_every_image() {
+    let said = Program::new().say(&["rmi", "registry.test/a", "registry.test/b"]);
+
+    assert_eq!(said.status, 125);
+    assert_eq!(said.stderr.lines().count(), 2, "{}", said.stderr);
+    assert!(
+        said.stderr.contains("registry.test/a") && said.stderr.contains("registry.test/b"),
+        "{}",
+        said.stderr
+    );
+}
+
+#[test]
+fn images_of_an_empty_cache_is_a_heading() {
+    let program = Program::new();
+
+    let said = program.say(&["images", "--cache-dir", "elsewhere"]);
+
+    assert_eq!((said.status, said.stderr.as_str()), (0, ""));
+    assert_eq!(said.stdout.lines().count(), 1, "{}", said.stdout);
+    assert!(said.stdout.starts_with("NAME"), "{}", said.stdout);
+    assert_eq!(program.say(&["images", "--quiet"]).stdout, "");
+}
+
+#[test]
+fn doctor_status_agrees_with_its_lines() {
+    let said = Program::new().say(&["doctor"]);
+
+    assert_eq!(said.stderr, "");
+    assert!(said.stdout.starts_with("kvm: "), "{}", said.stdout);
+    let usable = said.stdout.lines().any(|line| line.contains(": usable: "));
+    assert_eq!(said.status, if usable { 0 } else { 1 });
+}
+
+#[test]
+fn configuration_that_cannot_be_read_is_named() {
+    let program = Program::new();
+    let path = program.home.path().join(".config/crumblecracker/config.json");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, "{]").unwrap();
+
+    let reason = program.refusal(&["images"]);
+
+    assert!(reason.contains("config.json"), "{reason}");
+}
+
+#[test]
+fn output_nobody_can_take_is_a_failure() {
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+
+    let status = Program::new()
+        .command(&["--help"])
+        .stdout(full)
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+
+    assert_eq!(status.code(), Some(125));
+}

@@ -2,13 +2,16 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use device_backends::{Entropy, HostEnd, byte_pipe};
 use guest::InitramfsSpec;
 use guest_protocol::{Configure, Exec, Mount, MountRoot, PORT_NAME, Shutdown, Stdio, ToGuest};
 use hypervisor::Hypervisor;
-use machine::{Backends, CommandLine, FileSystem, Machine, MachineConfig, Outcome, SerialPort};
+use machine::{
+    Backends, CommandLine, FileSystem, Machine, MachineConfig, MachineHandle, Outcome, SerialPort,
+};
 use oci::debian::Refresh;
 use tracing::debug;
 use vfs::{HostShare, HostShareOptions, Overlay, OverlayOptions, Server};
@@ -160,6 +163,7 @@ impl Instance {
         let console = ConsoleLog::default();
         console.follow(ends.serial, options.console.clone())?;
         console.follow(ends.console, options.console.clone())?;
+        close_at_end(machine.handle(), ends.control.clone())?;
         let session = connect(ends.control, &machine, &console, options)?;
         session.request(ToGuest::MountRoot(MountRoot {
             tag: ROOT_TAG.into(),
@@ -355,6 +359,22 @@ fn plug(hypervisor: Arc<dyn Hypervisor>, file_systems: Vec<FileSystem>) -> (Back
             control: control_end,
         },
     )
+}
+
+/// Whoever waits for the guest hears when there is none any more.
+fn close_at_end(machine: MachineHandle, control: HostEnd) -> Result<()> {
+    let close = move || {
+        machine.wait(None);
+        control.shutdown();
+    };
+    thread::Builder::new()
+        .name("end".to_owned())
+        .spawn(close)
+        .map_err(|source| Error::Host {
+            doing: "start a thread",
+            source,
+        })?;
+    Ok(())
 }
 
 fn connect(

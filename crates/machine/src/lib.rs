@@ -19,5 +19,5 @@ mod wiring;
 pub use boot::{CommandLine, KernelImageError, unpack_kernel};
 pub use config::{Backends, FileSystem, MachineConfig, SerialPort};
 pub use error::Error;
-pub use machine::{Machine, Stopper};
+pub use machine::{Machine, MachineHandle};
 pub use run::Outcome;

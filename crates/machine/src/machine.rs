@@ -1,7 +1,6 @@
 //! A machine from its making to its end.
 
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use chipset::ioapic::IoApic;
@@ -12,7 +11,7 @@ use hypervisor::{Hypervisor, Vcpu, Vm, VmConfig};
 
 use crate::boot::{EntryPoint, GDT, LinuxBoot, load_linux};
 use crate::dispatch::{ExitDispatch, InterruptDelivery};
-use crate::run::{EndSignal, VcpuThreads, wait_for_end};
+use crate::run::{EndSignal, VcpuThreads};
 use crate::wiring::{POWER, Wires, wire};
 use crate::{Backends, Error, MachineConfig, Outcome, acpi, layout};
 
@@ -20,7 +19,6 @@ use crate::{Backends, Error, MachineConfig, Outcome, acpi, layout};
 pub struct Machine {
     vcpus: VcpuThreads,
     end: EndSignal,
-    ended: Receiver<Outcome>,
     _memory: GuestMemory,
     _vm: Arc<dyn Vm>,
 }
@@ -39,7 +37,7 @@ impl Machine {
             ioapic_lines: layout::IOAPIC_LINES,
         })?;
         vm.map_ram(&memory, false)?;
-        let (end, ended) = EndSignal::new();
+        let end = EndSignal::default();
         let interrupts = InterruptDelivery::new(&vm);
         let ioapic = Arc::new(IoApic::new(
             layout::IOAPIC,
@@ -60,7 +58,6 @@ impl Machine {
         Ok(Self {
             vcpus,
             end,
-            ended,
             _memory: memory,
             _vm: vm,
         })
@@ -68,12 +65,12 @@ impl Machine {
 
     /// Waits for the end, at most `timeout` where given; `None` when it goes on.
     pub fn wait(&self, timeout: Option<Duration>) -> Option<Outcome> {
-        wait_for_end(&self.ended, timeout)
+        self.end.wait(timeout)
     }
 
-    /// A handle that ends the machine from another thread.
-    pub fn stopper(&self) -> Stopper {
-        Stopper {
+    /// A handle to end the machine, or to wait for its end, from another thread.
+    pub fn handle(&self) -> MachineHandle {
+        MachineHandle {
             end: self.end.clone(),
         }
     }
@@ -81,20 +78,26 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
+        self.end.end(Outcome::Stopped);
         self.vcpus.stop();
     }
 }
 
-/// Ends a machine: [`Machine::wait`] returns [`Outcome::Stopped`].
+/// Another thread's view of a machine. It does not keep the machine.
 #[derive(Clone)]
-pub struct Stopper {
+pub struct MachineHandle {
     end: EndSignal,
 }
 
-impl Stopper {
-    /// Ends it. Without effect on a machine that has ended.
+impl MachineHandle {
+    /// Ends the machine with [`Outcome::Stopped`]. Without effect on one that has ended.
     pub fn stop(&self) {
         self.end.end(Outcome::Stopped);
+    }
+
+    /// As [`Machine::wait`].
+    pub fn wait(&self, timeout: Option<Duration>) -> Option<Outcome> {
+        self.end.wait(timeout)
     }
 }
 

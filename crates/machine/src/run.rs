@@ -1,7 +1,6 @@
 //! Running: one thread per vCPU, and how a machine ends.
 
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -26,22 +25,46 @@ pub enum Outcome {
     Failed(String),
 }
 
-/// Who decides that a machine ends: the first word counts, whoever says it.
-#[derive(Clone)]
+/// Who decides that a machine ends: the first word counts, whoever says it. Clones are the same signal.
+#[derive(Clone, Default)]
 pub(crate) struct EndSignal {
-    sender: Sender<Outcome>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    outcome: Mutex<Option<Outcome>>,
+    changed: Condvar,
 }
 
 impl EndSignal {
-    pub(crate) fn new() -> (Self, Receiver<Outcome>) {
-        let (sender, receiver) = mpsc::channel();
-        (Self { sender }, receiver)
-    }
-
     /// Says how the machine ended. Later words are not heard.
     pub(crate) fn end(&self, outcome: Outcome) {
-        // The receiver is gone once the machine is: then there is nobody left to tell.
-        let _ = self.sender.send(outcome);
+        self.shared
+            .outcome
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(outcome);
+        self.shared.changed.notify_all();
+    }
+
+    /// Waits for the end, at most `timeout` where given; `None` when the machine goes on.
+    pub(crate) fn wait(&self, timeout: Option<Duration>) -> Option<Outcome> {
+        let outcome = self.shared.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = &self.shared.changed;
+        let goes_on = |outcome: &mut Option<Outcome>| outcome.is_none();
+        let outcome = match timeout {
+            None => changed
+                .wait_while(outcome, goes_on)
+                .unwrap_or_else(PoisonError::into_inner),
+            Some(timeout) => {
+                changed
+                    .wait_timeout_while(outcome, timeout, goes_on)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0
+            }
+        };
+        outcome.clone()
     }
 }
 
@@ -131,14 +154,19 @@ fn run_vcpu(mut vcpu: Box<dyn Vcpu>, io: &dyn GuestIo, end: &EndSignal, stopping
     }
 }
 
-/// Waits for the machine's end, at most `timeout` where given.
-pub(crate) fn wait_for_end(receiver: &Receiver<Outcome>, timeout: Option<Duration>) -> Option<Outcome> {
-    match timeout {
-        None => Some(receiver.recv().unwrap_or(Outcome::Stopped)),
-        Some(timeout) => match receiver.recv_timeout(timeout) {
-            Ok(outcome) => Some(outcome),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => Some(Outcome::Stopped),
-        },
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn end_signal_first_word_counts_for_all_who_wait() {
+        let end = EndSignal::default();
+        assert_eq!(end.wait(Some(Duration::ZERO)), None);
+        let waiting = end.clone();
+        let waiter = std::thread::spawn(move || waiting.wait(None));
+        end.request(PowerRequest::Reset);
+        end.end(Outcome::Stopped);
+        assert_eq!(waiter.join().unwrap(), Some(Outcome::Reset));
+        assert_eq!(end.wait(None), Some(Outcome::Reset));
     }
 }

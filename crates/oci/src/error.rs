@@ -57,6 +57,22 @@ pub enum Error {
         /// What the transport said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A transfer broke off and could not be continued.
+    #[error(
+        "registry {registry} broke off after {arrived} of {size} bytes of {what}: try again, what came is kept"
+    )]
+    Interrupted {
+        /// Host and port.
+        registry: String,
+        /// The blob: "layer sha256:…".
+        what: String,
+        /// Bytes that arrived.
+        arrived: u64,
+        /// Bytes there should be.
+        size: u64,
+        /// What the transport said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The registry wants other credentials, or any.
     #[error(
         "registry {registry} refused {credentials} for `{repository}`: log in (`docker login {registry}`) or check the name"

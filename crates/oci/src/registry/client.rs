@@ -199,6 +199,18 @@ impl Context {
         }
     }
 
+    /// A transfer that broke off for good.
+    pub(super) fn interrupted(&self, digest: &str, arrived: u64, size: u64, source: std::io::Error) -> Error {
+        let what = format!("layer {digest}");
+        Error::Interrupted {
+            registry: self.registry.clone(),
+            what,
+            arrived,
+            size,
+            source: Box::new(source),
+        }
+    }
+
     pub(super) fn bad_answer(&self, reason: &str) -> Error {
         Error::Registry {
             registry: self.registry.clone(),
@@ -220,17 +232,14 @@ impl Context {
 fn is_not_tls(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
-        let io = error.downcast_ref::<std::io::Error>();
-        let inner = io
-            .and_then(std::io::Error::get_ref)
-            .and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        if inner
-            .or(error.downcast_ref())
-            .is_some_and(|error| matches!(error, rustls::Error::InvalidMessage(_)))
-        {
+        if let Some(rustls::Error::InvalidMessage(_)) = error.downcast_ref() {
             return true;
         }
-        next = error.source();
+        // The source of an I/O error is that of what it wraps, which is thus passed over.
+        let wrapped = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref);
+        next = wrapped.map(|wrapped| wrapped as _).or_else(|| error.source());
     }
     false
 }

@@ -156,7 +156,7 @@ impl Feed {
                 (attempt, pause) = (1, FIRST_PAUSE);
             }
             match failure {
-                End::Failed(Error::Unreachable { .. }) if attempt < ATTEMPTS => {
+                End::Failed(Error::Unreachable { .. } | Error::Interrupted { .. }) if attempt < ATTEMPTS => {
                     tracing::debug!(
                         digest = self.digest,
                         at = self.at,
@@ -188,13 +188,18 @@ impl Feed {
             Ok(BlobResponse::Full(stream)) => (stream.stream, self.at),
             // Range not satisfiable: it has less than was promised.
             Err(OciDistributionError::ServerError { code: 416, .. }) => return Err(End::NoMore),
+            Err(OciDistributionError::RequestError(error)) if self.at > 0 => {
+                return Err(self.broke_off(io::Error::other(error)));
+            }
             Err(error) => return Err(End::Failed(self.context.error(error))),
         };
         while self.at < self.size {
             let Some(chunk) = stream.next().await else {
                 return Ok(());
             };
-            let mut chunk = chunk.map_err(|error| End::Failed(self.context.unreachable(Box::new(error))))?;
+            let mut chunk = chunk.map_err(|error| {
+                End::Failed(self.context.interrupted(&self.digest, self.at, self.size, error))
+            })?;
             let known = skip.min(chunk.len() as u64);
             skip -= known;
             // Both fit: they are at most the chunk's length.
@@ -211,5 +216,9 @@ impl Feed {
             self.sender.send(Ok(chunk)).await.map_err(|_| End::Unwanted)?;
         }
         Ok(())
+    }
+
+    fn broke_off(&self, error: io::Error) -> End {
+        End::Failed(self.context.interrupted(&self.digest, self.at, self.size, error))
     }
 }

@@ -129,9 +129,12 @@ impl Ingest {
         }
         match result {
             // What was fetched is worth keeping when only the way it came failed.
-            Err(error @ (Error::Unreachable { .. } | Error::Io { .. } | Error::Unauthorized { .. })) => {
-                Err(error)
-            }
+            Err(
+                error @ (Error::Unreachable { .. }
+                | Error::Interrupted { .. }
+                | Error::Io { .. }
+                | Error::Unauthorized { .. }),
+            ) => Err(error),
             other => {
                 discard(&partial)?;
                 other?;

@@ -48,6 +48,20 @@ impl ConsoleLog {
 
     /// The last lines, printable, at most `count`.
     pub(crate) fn last_lines(&self, count: usize) -> Vec<String> {
+        let lines = self.lines();
+        lines[lines.len().saturating_sub(count)..].to_vec()
+    }
+
+    /// The lines from the first that contains `text` on, at most `count`; none where none does.
+    pub(crate) fn lines_from(&self, text: &str, count: usize) -> Vec<String> {
+        self.lines()
+            .into_iter()
+            .skip_while(|line| !line.contains(text))
+            .take(count)
+            .collect()
+    }
+
+    fn lines(&self) -> Vec<String> {
         let kept: Vec<u8> = self
             .kept
             .lock()
@@ -57,11 +71,35 @@ impl ConsoleLog {
             .collect();
         let text = String::from_utf8_lossy(&kept);
         let printable = |line: &str| line.chars().filter(|c| !c.is_control()).collect::<String>();
-        let lines: Vec<_> = text
-            .lines()
+        text.lines()
             .map(printable)
             .filter(|line| !line.is_empty())
-            .collect();
-        lines[lines.len().saturating_sub(count)..].to_vec()
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use device_backends::{ByteStream, byte_pipe};
+
+    use super::*;
+
+    #[test]
+    fn lines_are_printable_and_bounded() {
+        let (device, host) = byte_pipe(1 << 20);
+        let log = ConsoleLog::default();
+        let mut text = Vec::new();
+        for number in 0..20_000 {
+            write!(text, "line {number}\r\n\x1b").unwrap();
+        }
+        assert_eq!(device.write(&text), text.len());
+        drop(device);
+        log.follow(host, None).unwrap().join().unwrap();
+        assert_eq!(log.last_lines(2), ["line 19998", "line 19999"]);
+        assert_eq!(log.lines_from("19997", 2), ["line 19997", "line 19998"]);
+        assert!(log.lines_from("line 3 ", 2).is_empty());
+        assert!(log.lines().len() < 10_000);
     }
 }

@@ -253,10 +253,9 @@ impl Instance {
 }
 
 fn describe(outcome: Option<Outcome>, console: &ConsoleLog) -> String {
-    let lines = console.last_lines(LINES_SHOWN);
-    let panicked = lines.iter().any(|line| line.contains("Kernel panic"));
+    let panic = console.lines_from("Kernel panic", LINES_SHOWN);
     let how = match outcome {
-        Some(Outcome::Reset | Outcome::TripleFault) if panicked => "its kernel panicked".to_owned(),
+        Some(Outcome::Reset | Outcome::TripleFault) if !panic.is_empty() => "its kernel panicked".to_owned(),
         Some(Outcome::PoweredOff) => "it switched itself off".to_owned(),
         Some(Outcome::Reset) => "it asked for a restart".to_owned(),
         Some(Outcome::TripleFault) => "its CPU shut down after a triple fault".to_owned(),
@@ -264,10 +263,16 @@ fn describe(outcome: Option<Outcome>, console: &ConsoleLog) -> String {
         Some(Outcome::Failed(reason)) => reason,
         None => "it does not answer".to_owned(),
     };
+    // What a kernel says when it panics ends in registers and addresses: its first lines tell more.
+    let lines = if panic.is_empty() {
+        console.last_lines(LINES_SHOWN)
+    } else {
+        panic
+    };
     if lines.is_empty() {
         return format!("{how}; its console said nothing");
     }
-    format!("{how}; its console's last lines:\n  {}", lines.join("\n  "))
+    format!("{how}; its console said:\n  {}", lines.join("\n  "))
 }
 
 fn root_tree(image: &Image, hostname: &str) -> Result<Overlay> {

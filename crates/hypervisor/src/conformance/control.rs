@@ -8,12 +8,16 @@ use super::recorder::Access;
 use super::short::out;
 use super::{Bench, Case, expect_trace, programs};
 use crate::StopReason;
-use crate::x86_64::CpuidLeaf;
+use crate::x86_64::{CpuProfile, CpuidLeaf};
 
 pub(super) const CASES: &[Case] = &[
     Case {
         name: "cpuid_as_given",
         run: cpuid,
+    },
+    Case {
+        name: "named_cpu_profiles_run",
+        run: profiles,
     },
     Case {
         name: "msr_write_then_read",
@@ -69,6 +73,28 @@ fn cpuid(bench: &Bench<'_>) -> Result<Vec<Access>, Failure> {
     wanted.push(out(0x10, 1, 0));
     expect_trace(&trace, &wanted)?;
     Ok(trace)
+}
+
+/// Every named profile that this host can keep starts a guest; what it cannot keep it refuses by name.
+fn profiles(bench: &Bench<'_>) -> Result<Vec<Access>, Failure> {
+    let offered = &bench.hypervisor.capabilities().cpuid;
+    let mut traces = Vec::new();
+    for profile in CpuProfile::ALL {
+        let Ok(leaves) = profile.apply(offered) else {
+            continue;
+        };
+        let options = Options {
+            cpuid: &leaves,
+            vcpus: 1,
+            log_dirty: false,
+        };
+        let trace = Guest::with(bench.hypervisor, Mode::Long, programs::LONG_PORTS, &options)?.run_to_end();
+        traces.push(trace.map_err(|failure| format!("profile {profile}: {failure}"))?);
+    }
+    if traces.windows(2).all(|pair| pair[0] == pair[1]) {
+        return Ok(traces.pop().unwrap_or_default());
+    }
+    Err("one program runs differently under another profile".to_owned())
 }
 
 fn msr(bench: &Bench<'_>) -> Result<Vec<Access>, Failure> {

@@ -124,6 +124,7 @@ macro_rules! conformance_tests {
             straddle_ram_end
             locked_beside_mmio
             cpuid_as_given
+            named_cpu_profiles_run
             msr_write_then_read
             kick_before_run
             kick_busy_loop

@@ -95,7 +95,7 @@ fn fix_leaf(entry: &mut CpuidLeaf, index: u32, vcpus: u32, core_bits: u32) {
             entry.eax = entry.eax & 0x3fff | shared << 14 | cores << 26;
         }
         // Number of cores, and how many bits of the APIC id they take (AMD).
-        0x8000_0008 => entry.ecx = entry.ecx & !0xf0ff | core_bits << 12 | (vcpus - 1).min(0xff),
+        0x8000_0008 => entry.ecx = entry.ecx & !0xf0ff | core_bits << 12 | vcpus.saturating_sub(1).min(0xff),
         // As leaf 4 (AMD).
         0x8000_001d if entry.eax & 0x1f != 0 => {
             let shared = if entry.eax >> 5 & 7 >= 3 {

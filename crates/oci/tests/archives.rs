@@ -168,8 +168,11 @@ fn layer_of_every_sparse_format_is_what_tar_unpacks() {
     }
 }
 
+/// Type, name and link of an entry.
+type Made<'a> = (tar::EntryType, &'a str, &'a str);
+
 /// An archive of hand-made headers.
-fn archive_of(folder: &Path, entries: &[(tar::EntryType, &str, &str)]) -> PathBuf {
+fn archive_of(folder: &Path, entries: &[Made]) -> PathBuf {
     let path = folder.join("made.tar");
     let mut file = File::create(&path).unwrap();
     for (kind, name, link) in entries {
@@ -193,7 +196,7 @@ fn archive_of(folder: &Path, entries: &[(tar::EntryType, &str, &str)]) -> PathBu
 #[test]
 fn layer_with_malicious_names_is_refused_by_name() {
     use tar::EntryType as T;
-    let cases: [(&[(T, &str, &str)], &str); 7] = [
+    let cases: [(&[Made], &str); 7] = [
         (&[(T::Regular, "../outside", "")], "../outside"),
         (&[(T::Regular, "a/../../outside", "")], "a/../../outside"),
         (&[(T::Link, "x", "../../etc/shadow")], "hard link out of the root"),

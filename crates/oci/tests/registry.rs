@@ -352,10 +352,6 @@ fn pull_killed_in_the_middle_is_resumed() {
         "it began anew"
     );
     // What the killed process was making is swept.
-    Store::open(&folder.path().join("store"))
-        .unwrap()
-        .collect_garbage()
-        .unwrap();
     assert!(is_empty(&folder.path().join("store/staging")) && is_empty(&folder.path().join("store/partial")));
 }
 
@@ -386,6 +382,43 @@ fn pull_by_two_processes_and_threads_fetches_once() {
         proxy.traffic.received.load(Ordering::SeqCst) < BIG * 3 / 2,
         "the layer came more than once"
     );
+}
+
+#[test]
+fn pull_of_changed_tag_drops_what_it_meant() {
+    let (registry, layout, folder) = (
+        Registry::start(false),
+        Layout::new(),
+        tempfile::tempdir().unwrap(),
+    );
+    big(&layout, "tag");
+    let name = registry.push(&layout, "tag", &[]);
+    let old = pull(folder.path(), &registry.host, &name).unwrap();
+    let in_use = old.open_index().unwrap();
+    layout.create("other");
+    layout.add_layer("other", POSIX, "echo new > new");
+    let new = registry.push(&layout, "other", &[]);
+    let source = ["copy", "-q", "--src-tls-verify=false", "--dest-tls-verify=false"];
+    support::run(
+        "skopeo",
+        &[
+            &source[..],
+            &[&format!("docker://{new}"), &format!("docker://{name}")],
+        ]
+        .concat(),
+    );
+    let new = pull(folder.path(), &registry.host, &name).unwrap();
+    assert_ne!(old.id(), new.id());
+    let store = Store::open(&folder.path().join("store")).unwrap();
+    let layers = || {
+        fs::read_dir(folder.path().join("store/layers-1"))
+            .unwrap()
+            .count()
+    };
+    assert_eq!((store.images().unwrap().len(), layers()), (1, 2));
+    drop(in_use);
+    assert_eq!(store.collect_garbage().unwrap().layers, 1);
+    assert_eq!(layers(), 1);
 }
 
 /// Runs `child_pulls` of this very program as a process of its own.

@@ -292,8 +292,7 @@ impl Import<'_> {
         };
         let files = Files { import: self, paths };
         self.store
-            .begin()?
-            .install(Blueprint { image, layers }, &files, self.progress)
+            .take_over(Blueprint { image, layers }, &files, self.progress)
     }
 }
 

@@ -8,6 +8,16 @@ pub(super) type Block = [u8; BLOCK];
 /// A header block whose checksum was right.
 pub(super) struct Header<'a>(&'a Block);
 
+/// The sparse map in a header block.
+pub(super) struct GnuSparse {
+    /// Up to four offsets and lengths.
+    pub(super) segments: Vec<(u64, u64)>,
+    /// Whether a block with more of them follows.
+    pub(super) more: bool,
+    /// Length of the file, holes included.
+    pub(super) real_size: u64,
+}
+
 impl<'a> Header<'a> {
     /// Checks the checksum. The block must not be all zero.
     pub(super) fn parse(block: &'a Block) -> Result<Header<'a>, Fault> {
@@ -87,11 +97,16 @@ impl<'a> Header<'a> {
         ))
     }
 
-    /// The four segments an old GNU sparse header holds, whether more blocks follow, and the file's size.
-    pub(super) fn gnu_sparse(&self) -> Result<(Vec<(u64, u64)>, bool, u64), Fault> {
+    /// The sparse map of an old GNU header, or its beginning.
+    pub(super) fn gnu_sparse(&self) -> Result<GnuSparse, Fault> {
         let mut segments = Vec::new();
         read_segments(&self.0[386..482], &mut segments)?;
-        Ok((segments, self.0[482] != 0, self.number("real size", 483..495)?))
+        let real_size = self.number("real size", 483..495)?;
+        Ok(GnuSparse {
+            segments,
+            more: self.0[482] != 0,
+            real_size,
+        })
     }
 
     fn number(&self, name: &str, field: std::ops::Range<usize>) -> Result<u64, Fault> {

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead};
 
-use super::header::{BLOCK, Block, Header, read_segments};
+use super::header::{BLOCK, Block, GnuSparse, Header, read_segments};
 use super::pax::Pax;
 use super::sparse::{MapLines, SparseMap, check_segment_count};
 use super::{Fault, Limits};
@@ -284,7 +284,11 @@ impl<R: BufRead> TarReader<R> {
     }
 
     fn old_gnu_segments(&mut self, header: &Header) -> Result<(Vec<(u64, u64)>, u64), Fault> {
-        let (mut segments, mut more, real_size) = header.gnu_sparse()?;
+        let GnuSparse {
+            mut segments,
+            mut more,
+            real_size,
+        } = header.gnu_sparse()?;
         let mut block: Block = [0; BLOCK];
         while more {
             if !self.read_block(&mut block)? {

@@ -32,9 +32,9 @@ impl BlobSource for Downloads<'_> {
     fn open<'a>(&'a self, job: &LayerJob, partial: &Path, mut heard: Heard<'a>) -> Result<Stream<'a>> {
         // Registries promise both for every layer.
         let (digest, size) = job.blob.unwrap_or((job.diff_id, 0));
-        let (kept, keep) = match size >= MIN_KEPT {
-            true => open_partial(partial, size)?,
-            false => (None, None),
+        let Partial { kept, keep } = match size >= MIN_KEPT {
+            true => Partial::open(partial, size)?,
+            false => Partial::default(),
         };
         let resumed = kept.as_ref().map_or(0, |(_, length)| *length);
         heard.resumed(resumed);
@@ -60,20 +60,36 @@ impl BlobSource for Downloads<'_> {
     }
 }
 
-/// Opens the kept beginning, once for reading with its length and once for appending.
-fn open_partial(path: &Path, size: u64) -> Result<(Option<(File, u64)>, Option<File>)> {
-    let keep = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(path)
-        .map_err(Error::io("open", path))?;
-    let length = keep.metadata().map_err(Error::io("look at", path))?.len();
-    if length > size {
-        keep.set_len(0).map_err(Error::io("truncate", path))?;
-        return Ok((None, Some(keep)));
+/// What is kept of a layer that was not fetched completely.
+#[derive(Default)]
+struct Partial {
+    /// The beginning for reading, and its length, if there is any.
+    kept: Option<(File, u64)>,
+    /// The same file for appending.
+    keep: Option<File>,
+}
+
+impl Partial {
+    fn open(path: &Path, size: u64) -> Result<Partial> {
+        let keep = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(path)
+            .map_err(Error::io("open", path))?;
+        let length = keep.metadata().map_err(Error::io("look at", path))?.len();
+        if length > size {
+            keep.set_len(0).map_err(Error::io("truncate", path))?;
+            return Ok(Partial {
+                kept: None,
+                keep: Some(keep),
+            });
+        }
+        let kept = File::open(path).map_err(Error::io("open", path))?;
+        Ok(Partial {
+            kept: (length > 0).then_some((kept, length)),
+            keep: Some(keep),
+        })
     }
-    let kept = File::open(path).map_err(Error::io("open", path))?;
-    Ok(((length > 0).then_some((kept, length)), Some(keep)))
 }
 
 /// A layer as it comes: first what was kept, then what the task sends.

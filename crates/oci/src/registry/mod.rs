@@ -111,7 +111,6 @@ impl Puller {
                 .collect(),
         };
         self.store
-            .begin()?
-            .install(blueprint, &Downloads { client: &client }, &*self.progress)
+            .take_over(blueprint, &Downloads { client: &client }, &*self.progress)
     }
 }

@@ -39,15 +39,29 @@ impl Store {
                 ..Collected::default()
             });
         };
-        for path in self.files.list("staging")? {
-            remove_folder(&path)?;
-        }
+        self.remove_staged()?;
         let mut collected = Collected::default();
         let layers = self.collect_images(&mut collected)?;
         self.collect_layers(&layers, &mut collected)?;
         self.collect_partials()?;
         self.collect_locks()?;
         Ok(collected)
+    }
+
+    /// Removes what killed processes were making, unless somebody is making something right now.
+    pub(super) fn sweep(&self) -> Result<()> {
+        match lock::try_exclusive(&self.files.lock("store"))? {
+            Some(_store) => self.remove_staged(),
+            None => Ok(()),
+        }
+    }
+
+    /// The caller holds the exclusive `store` lock: what is staged belongs to nobody.
+    fn remove_staged(&self) -> Result<()> {
+        self.files
+            .list("staging")?
+            .iter()
+            .try_for_each(|path| remove_folder(path))
     }
 
     /// Removes images nobody names or uses; tells the layers of those that stay.

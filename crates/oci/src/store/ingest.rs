@@ -42,6 +42,7 @@ pub(crate) struct NewImage<'a> {
 
 impl Ingest {
     pub(super) fn begin(store: &Store) -> Result<Ingest> {
+        store.sweep()?;
         Ok(Ingest {
             store: store.clone(),
             _hold: lock::shared(&store.files.lock("store"))?,

@@ -4,6 +4,7 @@ use std::io::BufRead;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::Store;
 use super::image::Image;
 use super::ingest::{Ingest, NewImage};
 use crate::digest::Digest;
@@ -52,9 +53,26 @@ pub(crate) struct Blueprint<'a> {
     pub(crate) layers: Vec<LayerJob>,
 }
 
+impl Store {
+    /// Takes a whole image in; if its name meant another one, that one goes unless it is needed otherwise.
+    pub(crate) fn take_over(
+        &self,
+        blueprint: Blueprint,
+        source: &dyn BlobSource,
+        progress: &dyn Progress,
+    ) -> Result<Image> {
+        let before = self.image(blueprint.image.name, blueprint.image.platform)?;
+        let image = self.begin()?.install(blueprint, source, progress)?;
+        if before.is_some_and(|before| before.id() != image.id()) {
+            self.collect_garbage()?;
+        }
+        Ok(image)
+    }
+}
+
 impl Ingest {
     /// Takes in the layers that are missing, then the image.
-    pub(crate) fn install(
+    fn install(
         &self,
         mut blueprint: Blueprint,
         source: &dyn BlobSource,

@@ -1,6 +1,10 @@
 //! What the tests against other people's tools share: the tools, a registry of Debian's, and images.
 
-#![allow(dead_code, reason = "every test program uses its own part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "every test program includes this and uses its own part"
+)]
 
 pub mod compare;
 pub mod proxy;

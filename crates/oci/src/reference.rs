@@ -236,7 +236,10 @@ mod tests {
         assert_eq!(full("localhost:5000/a/b:t"), "localhost:5000/a/b:t");
         assert_eq!(full("127.0.0.1:5000/x"), "127.0.0.1:5000/x:latest");
         assert_eq!(full("[::1]:5000/x"), "[::1]:5000/x:latest");
-        assert_eq!(full("ghcr.io/a/b__c/d--e.f"), "ghcr.io/a/b__c/d--e.f:latest");
+        assert_eq!(
+            full("registry.example/a/b__c/d--e.f"),
+            "registry.example/a/b__c/d--e.f:latest"
+        );
         assert_eq!(full("Host/x"), "Host/x:latest");
     }
 
@@ -256,8 +259,8 @@ mod tests {
     fn reference_familiar_drops_defaults() {
         assert_eq!("alpine".parse::<Reference>().unwrap().familiar(), "alpine:latest");
         assert_eq!(
-            "quay.io/a/b:1".parse::<Reference>().unwrap().familiar(),
-            "quay.io/a/b:1"
+            "registry.example/a/b:1".parse::<Reference>().unwrap().familiar(),
+            "registry.example/a/b:1"
         );
     }
 

@@ -19,11 +19,17 @@ pub const ENDED: u32 = 3;
 /// Exited was sent; outputs may still be open.
 pub const REPORTED: u32 = 4;
 
+/// How often a resting terminal is looked at, in ms.
+pub const RESTING_MS: i64 = 20;
+
 pub struct Process {
     pub state: u32,
     pub id: u32,
     pub pid: i32,
     pub tty: bool,
+    /// A terminal that the living process has closed everywhere. It is not hung up, since the process may
+    /// open it again or be about to end well; it is looked at again every `RESTING_MS`.
+    pub resting: bool,
     /// Readable when exec succeeded (end of file) or failed (errno and stage); -1 once known.
     pub exec_pipe: i32,
     /// Write end of stdin, or a descriptor of the terminal; -1 when closed.
@@ -54,6 +60,7 @@ const NOTHING: Process = Process {
     id: 0,
     pid: 0,
     tty: false,
+    resting: false,
     exec_pipe: 0,
     stdin: 0,
     stdin_ending: false,

@@ -46,7 +46,7 @@ pub unsafe fn serve(control: i32, start_ns: u64) -> ! {
         poll(
             &raw mut POLL as *mut PollFd,
             POLLED,
-            if work_left(roomy) { 0 } else { -1 },
+            patience(roomy),
         );
         if POLL[0].revents & (POLLIN | POLLHUP | POLLERR) != 0 {
             listen(control, roomy);
@@ -73,6 +73,21 @@ unsafe fn listen(control: i32, roomy: bool) {
     if gone || POLL[0].revents & POLLHUP != 0 {
         sleep_us(10_000);
     }
+}
+
+/// How long to wait for a descriptor, in ms; -1 is for ever.
+unsafe fn patience(roomy: bool) -> i64 {
+    if work_left(roomy) {
+        return 0;
+    }
+    let mut slot = 0;
+    while slot < SLOTS {
+        if (*at(slot)).state == RUNNING && (*at(slot)).resting {
+            return RESTING_MS;
+        }
+        slot += 1;
+    }
+    -1
 }
 
 /// Whether something can be done without waiting for a descriptor: an ended process to report.
@@ -132,7 +147,7 @@ unsafe fn watch_slot(slot: usize, roomy: bool) {
     }
     let mut n = 0;
     while n < 2 {
-        if (*process).output_credit[n] > 0 && streams::room_for_data() {
+        if (*process).output_credit[n] > 0 && streams::room_for_data() && !(*process).resting {
             watch(first + 1 + n, (*process).output[n], POLLIN);
         }
         n += 1;
@@ -167,7 +182,7 @@ unsafe fn serve_slot(slot: usize) {
     }
     let mut n = 0;
     while n < 2 {
-        if POLL[first + 1 + n].revents != 0 {
+        if POLL[first + 1 + n].revents != 0 || (n == 0 && (*process).resting) {
             streams::pump(process, n);
         }
         n += 1;

@@ -44,6 +44,10 @@ pub unsafe fn pump(process: *mut Process, n: usize) -> u32 {
     let stream = n as u8 + STDOUT;
     let payload = protocol::begin_frame(most);
     let got = read(fd, payload, most);
+    (*process).resting = got <= 0 && got != -EAGAIN && (*process).tty && (*process).state == RUNNING;
+    if (*process).resting {
+        return EMPTY;
+    }
     if got == -EAGAIN {
         drained(process, n, (*process).undrained[n]);
         return EMPTY;

@@ -220,3 +220,14 @@ fn terminal_closed_by_the_host_is_hung_up() {
     guest.wait(|guest| guest.processes[&id].exited.is_some());
     assert_eq!(guest.processes[&id].shell_code(), 128 + 1);
 }
+
+#[test]
+fn terminal_closed_by_a_living_process_is_not_hung_up() {
+    let mut guest = Guest::start();
+    let script = "exec <&- >&- 2>&-; sleep 0.2; echo back >/dev/tty; exec sleep 0.1";
+    let id = guest.exec(terminal(&["sh", "-c", script], 24, 80), b"");
+
+    guest.wait_output(id, "back\r\n");
+
+    assert_eq!(guest.wait_over(id).shell_code(), 0);
+}

@@ -23,6 +23,8 @@ const IMPATIENCE: Duration = Duration::from_secs(2);
 
 /// How a command is attached.
 pub(crate) struct Attachment {
+    /// What messages call the command.
+    pub(crate) name: String,
     /// Whether standard input goes to the command.
     pub(crate) forward_input: bool,
     /// Whether the command has a terminal.
@@ -82,7 +84,7 @@ pub(crate) fn follow(mut process: Process, attachment: &Attachment) -> Result<u8
                 drop(course.raw.take());
                 return match course.ending {
                     Some(ending) => Ok(ending),
-                    None => Ok(with_losses(told(status?), &lost)),
+                    None => Ok(with_losses(told(status?, &attachment.name), &lost)),
                 };
             }
             Ok(Happening::Signal(signal)) => {
@@ -211,9 +213,9 @@ fn spawn<T: Send + 'static>(name: &str, act: impl FnOnce() -> T + Send + 'static
 }
 
 /// The command's exit status, said where it never ran.
-fn told(status: ExitStatus) -> u8 {
+fn told(status: ExitStatus, command: &str) -> u8 {
     if let ExitStatus::NotExecuted(failure) = status {
-        print::error_line(&Error::Exec(failure).to_string());
+        print::error_line(&format!("{command}: {}", Error::Exec(failure)));
     }
     status.code()
 }

@@ -41,7 +41,13 @@ pub(crate) fn run(common: &Common, arguments: &Run) -> Result<u8> {
     let start = || Instance::start(&library, &image, backend, &options, &*display);
     let instance = display.step("guest", start, |_| "it is up".to_owned())?;
     let process = instance.spawn(&command)?;
+    let program = command
+        .entrypoint
+        .iter()
+        .chain(&command.arguments)
+        .find(|word| !word.is_empty());
     let attachment = Attachment {
+        name: program.map_or(name, String::as_str).to_owned(),
         forward_input: command.stdin,
         terminal: command.terminal.is_some(),
         timeout: arguments.timeout,

@@ -80,13 +80,13 @@ pub enum Error {
     #[error("the guest is gone: {0}")]
     GuestGone(String),
     /// The guest refused a request.
-    #[error("the guest cannot {}: {} (error {})", doing(.0), .0.text, .0.errno)]
+    #[error("the guest cannot {}: {} (error {})", doing(.0.stage), .0.text, .0.errno)]
     Refused(Failure),
     /// A request that cannot be carried to the guest.
     #[error("the request is impossible: {0}")]
     Request(String),
     /// A program that cannot be executed.
-    #[error("the command cannot be executed (error {})", .0.errno)]
+    #[error("the guest cannot {}: {}", doing(.0.stage), reason(.0.errno))]
     Exec(ExecFailure),
     /// The time that was given is over.
     #[error("the command was stopped after {} seconds", .0.as_secs_f64())]
@@ -113,9 +113,14 @@ pub enum Error {
     },
 }
 
-fn doing(failure: &Failure) -> &'static str {
+/// What the host says of an error number of Linux.
+fn reason(errno: u32) -> std::io::Error {
+    std::io::Error::from_raw_os_error(i32::try_from(errno).unwrap_or(0))
+}
+
+fn doing(stage: guest_protocol::Stage) -> &'static str {
     use guest_protocol::Stage;
-    match failure.stage {
+    match stage {
         Stage::Request => "understand the request",
         Stage::Version => "speak this version",
         Stage::Mount => "mount",

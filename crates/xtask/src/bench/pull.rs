@@ -38,9 +38,16 @@ const PEER: &str = "skopeo copy";
 
 /// The call of `cc` that pulls `image` from a plain HTTP registry into a cache of its own.
 fn ours(cc: &Path, image: &str, cache: &Path) -> Command {
+    let registry = image.split('/').next().unwrap_or_default();
     let mut command = Command::new(cc);
     command
-        .args(["pull", "--insecure-registry", "--cache-dir"])
+        .args([
+            "pull",
+            "--no-kernel",
+            "--insecure-registry",
+            registry,
+            "--cache-dir",
+        ])
         .arg(cache)
         .arg(image);
     command

@@ -24,6 +24,8 @@ pub(crate) fn pull(common: &Common, arguments: &Pull) -> Result<u8> {
     if status == 0 && !arguments.no_kernel {
         status = kernel(&library, &display);
     }
+    // What is reported as done stays.
+    library.settle()?;
     Ok(status)
 }
 

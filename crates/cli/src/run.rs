@@ -3,11 +3,12 @@
 use std::env;
 use std::io::Write;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use crumblecracker::{
-    Command, Error, Image, Instance, InstanceOptions, KernelChoice, Progress, PullPolicy, Share,
+    Command, Error, Image, Instance, InstanceOptions, KernelChoice, Library, Progress, PullPolicy, Share,
 };
 use tracing::{info, warn};
 
@@ -35,9 +36,8 @@ pub(crate) fn run(common: &Common, arguments: &Run) -> Result<u8> {
     let pull = arguments.fetch.options(arguments.pull.into());
     let image = display.step(name, || library.image(name, &pull, &listener), Image::id)?;
     let backend = crumblecracker::open_backend(arguments.backend.as_deref(), &library)?;
-    for report in crumblecracker::doctor(&library) {
-        info!("{}: {}", report.name, report.sentence);
-    }
+    info!("guest code is executed by {}", backend.name());
+    settle_in_background(&library);
     let start = || Instance::start(&library, &image, backend, &options, &*display);
     let instance = display.step("guest", start, |_| "it is up".to_owned())?;
     let process = instance.spawn(&command)?;
@@ -64,6 +64,17 @@ pub(crate) fn run(common: &Common, arguments: &Run) -> Result<u8> {
         warn!(%error, "the guest did not end in order");
     }
     Ok(status)
+}
+
+/// Lets what was pulled survive a crash of the host, while the command runs. What is not settled by the end is
+/// whole all the same; the next run or pull settles it.
+fn settle_in_background(library: &Library) {
+    let library = library.clone();
+    thread::spawn(move || {
+        if let Err(error) = library.settle() {
+            warn!(%error, "new images are not safe from a crash of the host yet");
+        }
+    });
 }
 
 /// What runs in the guest.

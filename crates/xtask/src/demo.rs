@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 
 use crate::lab::{self, LabCommand};
-use crate::{test, workspace};
+use crate::{images, workspace};
 
 const IMAGE: &str = "deb:bash,coreutils";
 const GUEST_COMMAND: [&str; 3] = ["bash", "-c", "echo hello from $(uname -sr)"];
@@ -31,7 +31,7 @@ pub(crate) fn command() -> Result<u8> {
     }
     println!("demo: this machine's KVM is not usable (`cc doctor` says why), so in the lab");
     let cache = cc.with_file_name("demo-images");
-    test::pull(&cc, &cache, IMAGE)?;
+    images::pull(&cc, &cache, IMAGE)?;
     let (cc, cache) = (cc.display().to_string(), cache.display().to_string());
     let words = [&cc, "run", "--cache-dir", &cache, "--pull", "never", IMAGE, "--"];
     Ok(lab::run(&LabCommand::new(words.into_iter().chain(GUEST_COMMAND)))?.status)

@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 mod arrows;
 mod bench;
 mod demo;
+mod images;
 mod lab;
 mod process;
 mod test;

@@ -1,12 +1,13 @@
 //! `cargo xtask test`: every test of the workspace, on the host and in the lab, and their totals.
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
+use crate::images::Images;
 use crate::lab::packages::{self, Package};
 use crate::lab::{self, LabCommand, Output};
 use crate::workspace;
@@ -50,8 +51,6 @@ const PACKAGES: &[Package] = &[
         why: "packs test archives",
     },
 ];
-/// Images the virtual machines run, pulled on the host because the lab has no network.
-const IMAGES: &[&str] = &["deb:bash,coreutils,mount,perl-base,procps,python3-minimal,util-linux"];
 /// The crate whose tests need a usable KVM.
 const VM_TESTS: &str = "vm_tests";
 /// Time for the lab's half, its boot included.
@@ -146,7 +145,7 @@ fn vm_tests(filter: Option<&str>) -> Result<Totals> {
         .filter(|one| is_vm_test(&one.crate_folder))
         .collect();
     let cc = workspace::cc(false)?;
-    let cache = prepare_images(&cc)?;
+    let images = Images::prepare(&cc)?;
     // Each program by itself in its crate's folder, as `cargo test` does it; a failed one ends nothing.
     let mut script = String::from("status=0\nfilter=\"$1\"\n");
     for program in &programs {
@@ -159,8 +158,9 @@ fn vm_tests(filter: Option<&str>) -> Result<Totals> {
     script += "exit $status\n";
     let mut command = LabCommand::new(["sh", "-c", &script, "sh", filter.unwrap_or_default()]);
     command.env = vec![
-        ("CC_CACHE_DIR".to_owned(), cache.display().to_string()),
+        ("CC_CACHE_DIR".to_owned(), images.cache.display().to_string()),
         ("CC_PROGRAM".to_owned(), cc.display().to_string()),
+        ("CC_REGISTRY_IMAGE".to_owned(), images.from_registry.clone()),
     ];
     command.timeout = VM_TIME;
     command.output = Output::Tee;
@@ -170,37 +170,6 @@ fn vm_tests(filter: Option<&str>) -> Result<Totals> {
         .lines()
         .for_each(|line| totals.count(line));
     Ok(totals.settle(outcome.status == 0, "the lab's half"))
-}
-
-/// Pulls [`IMAGES`] into a cache that the tests in the lab share, and gives its folder.
-///
-/// # Errors
-/// Where an image cannot be pulled; `cc` has said why.
-fn prepare_images(cc: &Path) -> Result<PathBuf> {
-    let cache = cc.with_file_name("vm_tests-images");
-    for image in IMAGES {
-        pull(cc, &cache, image)?;
-    }
-    Ok(cache)
-}
-
-/// Pulls an image into a cache.
-///
-/// # Errors
-/// Where `cc` fails; it has said why.
-pub(crate) fn pull(cc: &Path, cache: &Path, image: &str) -> Result<()> {
-    let status = Command::new(cc)
-        .arg("pull")
-        .arg("--cache-dir")
-        .arg(cache)
-        .arg(image)
-        .stdin(Stdio::null())
-        .status();
-    ensure!(
-        status.context("cc could not be started")?.success(),
-        "cc could not pull {image}"
-    );
-    Ok(())
 }
 
 #[cfg(test)]

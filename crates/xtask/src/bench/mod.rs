@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 mod boot;
-mod pull;
+pub(crate) mod pull;
 
 /// What can be measured.
 #[derive(clap::Subcommand)]

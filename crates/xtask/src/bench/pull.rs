@@ -146,7 +146,7 @@ fn build_image(layout: &Path, layer: &Path) -> Result<()> {
 }
 
 /// Starts a registry that keeps its blobs in `folder`; gives its address once it answers.
-fn start_registry(folder: &Path) -> Result<(Process, String)> {
+pub(crate) fn start_registry(folder: &Path) -> Result<(Process, String)> {
     // A free port, unless somebody takes it in this very moment: then the registry says so and ends.
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
     let configuration = folder.join("registry.yml");

@@ -12,11 +12,11 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "protected_mode_ports",
-        run: |bench| ports(bench, Mode::Protected, programs::PROTECTED_PORTS),
+        run: |bench| ports(bench, Mode::Protected, programs::PORTS),
     },
     Case {
         name: "long_mode_ports",
-        run: |bench| ports(bench, Mode::Long, programs::LONG_PORTS),
+        run: |bench| ports(bench, Mode::Long, programs::PORTS),
     },
     Case {
         name: "protected_mode_mmio",

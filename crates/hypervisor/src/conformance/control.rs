@@ -88,7 +88,7 @@ fn profiles(bench: &Bench<'_>) -> Result<Vec<Access>, Failure> {
             vcpus: 1,
             log_dirty: false,
         };
-        let trace = Guest::with(bench.hypervisor, Mode::Long, programs::LONG_PORTS, &options)?.run_to_end();
+        let trace = Guest::with(bench.hypervisor, Mode::Long, programs::PORTS, &options)?.run_to_end();
         traces.push(trace.map_err(|failure| format!("profile {profile}: {failure}"))?);
     }
     if traces.windows(2).all(|pair| pair[0] == pair[1]) {
@@ -112,7 +112,7 @@ fn msr(bench: &Bench<'_>) -> Result<Vec<Access>, Failure> {
 
 /// The guest has done nothing when the kick is answered, and runs on at the next call.
 fn kick_before_run(bench: &Bench<'_>) -> Result<Vec<Access>, Failure> {
-    let mut guest = Guest::new(bench.hypervisor, Mode::Long, programs::LONG_PORTS)?;
+    let mut guest = Guest::new(bench.hypervisor, Mode::Long, programs::PORTS)?;
     guest.vcpu.kicker().kick();
     let stopped = guest.run()?;
     if stopped != StopReason::Kicked || !guest.recorder.trace().is_empty() {

@@ -36,26 +36,8 @@ pub(super) const REAL_PORTS: &str = "\
     b0 00                          | mov al,0x0
     e6 f4                          | out 0xf4,al";
 
-/// Port accesses of every width; 32-bit code.
-pub(super) const PROTECTED_PORTS: &str = "\
-    b0 12                          | mov al,0x12
-    e6 10                          | out 0x10,al
-    66 b8 56 34                    | mov ax,0x3456
-    66 e7 10                       | out 0x10,ax
-    b8 de bc 9a 78                 | mov eax,0x789abcde
-    e7 10                          | out 0x10,eax
-    66 ba 34 12                    | mov dx,0x1234
-    ec                             | in al,dx
-    e6 10                          | out 0x10,al
-    66 ed                          | in ax,dx
-    66 e7 10                       | out 0x10,ax
-    ed                             | in eax,dx
-    e7 10                          | out 0x10,eax
-    b0 00                          | mov al,0x0
-    e6 f4                          | out 0xf4,al";
-
-/// Port accesses of every width; 64-bit code.
-pub(super) const LONG_PORTS: &str = "\
+/// Port accesses of every width; the same bytes in 32-bit and in 64-bit code.
+pub(super) const PORTS: &str = "\
     b0 12                          | mov al,0x12
     e6 10                          | out 0x10,al
     66 b8 56 34                    | mov ax,0x3456
@@ -498,8 +480,7 @@ mod tests {
     fn every_listing_is_code() {
         let listings = [
             REAL_PORTS,
-            PROTECTED_PORTS,
-            LONG_PORTS,
+            PORTS,
             PROTECTED_MMIO,
             LONG_MMIO,
             MMIO_READ_MODIFY_WRITE,

@@ -4,12 +4,11 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
 
-use device_backends::byte_pipe;
 use hypervisor::Hypervisor;
-use machine::{Backends, CommandLine, Machine, MachineConfig, Outcome, SerialPort};
+use machine::{CommandLine, Machine, MachineConfig, Outcome};
 
 use crate::console::{ConsoleLog, ConsoleSink};
-use crate::instance::{HostEntropy, PIPE_CAPACITY};
+use crate::plugs::plug;
 use crate::{Error, Result};
 
 /// What to boot.
@@ -43,18 +42,7 @@ pub fn boot_kernel(boot: &BootOnly<'_>, hypervisor: Arc<dyn Hypervisor>, sink: C
     let initramfs = fs::read(boot.initramfs).map_err(failed(boot.initramfs))?;
     let mut command_line = CommandLine::standard();
     command_line.push(boot.append);
-    let (serial, serial_end) = byte_pipe(PIPE_CAPACITY);
-    let (console, console_end) = byte_pipe(PIPE_CAPACITY);
-    let backends = Backends {
-        hypervisor,
-        serial: Box::new(serial),
-        console_ports: vec![SerialPort {
-            name: "console".to_owned(),
-            stream: Box::new(console),
-        }],
-        file_systems: Vec::new(),
-        entropy: Arc::new(HostEntropy),
-    };
+    let (backends, consoles) = plug(hypervisor, Vec::new(), Vec::new());
     let config = MachineConfig {
         memory_mib: boot.memory_mib,
         vcpus: 1,
@@ -64,8 +52,8 @@ pub fn boot_kernel(boot: &BootOnly<'_>, hypervisor: Arc<dyn Hypervisor>, sink: C
     };
     let log = ConsoleLog::default();
     let readers = [
-        log.follow(serial_end, Some(sink.clone()))?,
-        log.follow(console_end, Some(sink))?,
+        log.follow(consoles.serial, Some(sink.clone()))?,
+        log.follow(consoles.virtio, Some(sink))?,
     ];
     let machine = Machine::boot(&config, backends)?;
     let outcome = machine.wait(None);

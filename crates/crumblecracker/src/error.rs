@@ -88,9 +88,6 @@ pub enum Error {
     /// A program that cannot be executed.
     #[error("the guest cannot {}: {}", doing(.0.stage), reason(.0.errno))]
     Exec(ExecFailure),
-    /// The time that was given is over.
-    #[error("the command was stopped after {} seconds", .0.as_secs_f64())]
-    TimedOut(Duration),
     /// The host refused something.
     #[error("cannot {doing}")]
     Host {

@@ -9,21 +9,18 @@ use device_backends::{Entropy, HostEnd, byte_pipe};
 use guest::InitramfsSpec;
 use guest_protocol::{Configure, Exec, Mount, MountRoot, PORT_NAME, Shutdown, Stdio, ToGuest};
 use hypervisor::Hypervisor;
-use machine::{
-    Backends, CommandLine, FileSystem, Machine, MachineConfig, MachineHandle, Outcome, SerialPort,
-};
+use machine::{CommandLine, FileSystem, Machine, MachineConfig, MachineHandle, Outcome, SerialPort};
 use oci::debian::Refresh;
 use tracing::debug;
 use vfs::{HostShare, HostShareOptions, Overlay, OverlayOptions, Server};
 
 use crate::console::{ConsoleLog, ConsoleSink};
 use crate::image_tree::ImageTree;
+use crate::plugs::{HostEntropy, PIPE_CAPACITY, plug};
 use crate::session::{Process, Session};
 use crate::user::{Accounts, Credentials};
 use crate::{Error, Image, KernelChoice, Library, Result};
 
-/// How many bytes wait in each direction of the control channel and of a console.
-pub(crate) const PIPE_CAPACITY: usize = 256 << 10;
 /// The most that is read of an image's passwd and group.
 const ACCOUNTS_MAX: u64 = 4 << 20;
 /// virtio-fs tag of the root.
@@ -107,22 +104,6 @@ pub struct Instance {
     console: ConsoleLog,
 }
 
-/// Random bytes of the host.
-pub(crate) struct HostEntropy;
-
-impl Entropy for HostEntropy {
-    fn fill(&self, bytes: &mut [u8]) -> std::io::Result<()> {
-        host_os::random_bytes(bytes).map_err(std::io::Error::other)
-    }
-}
-
-/// The host's ends of a guest's ports.
-struct HostEnds {
-    serial: HostEnd,
-    console: HostEnd,
-    control: HostEnd,
-}
-
 impl Instance {
     /// Boots a guest, mounts `image` as its root and the shares inside.
     ///
@@ -158,13 +139,18 @@ impl Instance {
             .map_err(|e| Error::Guest(e.to_string()))?,
             command_line: command_line(options),
         };
-        let (backends, ends) = plug(hypervisor, file_systems);
+        let (channel, control) = byte_pipe(PIPE_CAPACITY);
+        let control_port = SerialPort {
+            name: PORT_NAME.to_owned(),
+            stream: Box::new(channel),
+        };
+        let (backends, consoles) = plug(hypervisor, vec![control_port], file_systems);
         let machine = Machine::boot(&config, backends)?;
         let console = ConsoleLog::default();
-        console.follow(ends.serial, options.console.clone())?;
-        console.follow(ends.console, options.console.clone())?;
-        close_at_end(machine.handle(), ends.control.clone())?;
-        let session = connect(ends.control, &machine, &console, options)?;
+        console.follow(consoles.serial, options.console.clone())?;
+        console.follow(consoles.virtio, options.console.clone())?;
+        close_at_end(machine.handle(), control.clone())?;
+        let session = connect(control, &machine, &console, options)?;
         session.request(ToGuest::MountRoot(MountRoot {
             tag: ROOT_TAG.into(),
             read_only: false,
@@ -334,36 +320,6 @@ fn command_line(options: &InstanceOptions) -> CommandLine {
         "quiet"
     });
     line
-}
-
-fn plug(hypervisor: Arc<dyn Hypervisor>, file_systems: Vec<FileSystem>) -> (Backends, HostEnds) {
-    let (serial, serial_end) = byte_pipe(PIPE_CAPACITY);
-    let (console, console_end) = byte_pipe(PIPE_CAPACITY);
-    let (control, control_end) = byte_pipe(PIPE_CAPACITY);
-    let backends = Backends {
-        hypervisor,
-        serial: Box::new(serial),
-        console_ports: vec![
-            SerialPort {
-                name: "console".to_owned(),
-                stream: Box::new(console),
-            },
-            SerialPort {
-                name: PORT_NAME.to_owned(),
-                stream: Box::new(control),
-            },
-        ],
-        file_systems,
-        entropy: Arc::new(HostEntropy),
-    };
-    (
-        backends,
-        HostEnds {
-            serial: serial_end,
-            console: console_end,
-            control: control_end,
-        },
-    )
 }
 
 /// Whoever waits for the guest hears when there is none any more.

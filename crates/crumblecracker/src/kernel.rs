@@ -25,11 +25,7 @@ impl Library {
     /// # Errors
     /// Those of the archive; a full disk.
     pub fn fetch_kernel(&self, refresh: Refresh, progress: &dyn Progress) -> Result<String> {
-        let kernel = self
-            .debian()?
-            .kernel(&Platform::linux("amd64"), refresh, progress)?;
-        self.unpacked(&kernel.image, &kernel.digest.to_string())?;
-        Ok(kernel.version)
+        Ok(self.debian_kernel(refresh, progress)?.0)
     }
 
     /// The ELF file of a kernel, opened.
@@ -40,18 +36,22 @@ impl Library {
         progress: &dyn Progress,
     ) -> Result<File> {
         match choice {
-            KernelChoice::Debian => {
-                let kernel = self
-                    .debian()?
-                    .kernel(&Platform::linux("amd64"), refresh, progress)?;
-                self.unpacked(&kernel.image, &kernel.digest.to_string())
-            }
+            KernelChoice::Debian => Ok(self.debian_kernel(refresh, progress)?.1),
             KernelChoice::File(path) => {
                 let bytes = read(path)?;
                 let key = Digest::of(&bytes).to_string();
                 self.unpacked(path, &key)
             }
         }
+    }
+
+    /// Version and ELF file of the default kernel.
+    fn debian_kernel(&self, refresh: Refresh, progress: &dyn Progress) -> Result<(String, File)> {
+        let kernel = self
+            .debian()?
+            .kernel(&Platform::linux("amd64"), refresh, progress)?;
+        let file = self.unpacked(&kernel.image, &kernel.digest.to_string())?;
+        Ok((kernel.version, file))
     }
 
     /// The unpacked form of the kernel in `image`, whose content `key` identifies; made where it is missing,

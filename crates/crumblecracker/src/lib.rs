@@ -30,6 +30,7 @@ mod images;
 mod instance;
 mod kernel;
 mod library;
+mod plugs;
 pub mod session;
 mod user;
 

@@ -1,7 +1,7 @@
 #!/bin/busybox sh
 # First process of the lab, in the initramfs: loads the modules, puts a throw-away writable layer over the
 # host's file system, and hands over to run.sh in it. Everything comes from /lab, written by xtask.
-/bin/busybox mkdir -p /proc /sys /dev /host /layer /root
+/bin/busybox mkdir -p /proc /sys /dev /host /layer /newroot
 /bin/busybox mount -t proc proc /proc
 /bin/busybox --install -s /bin
 mount -t sysfs sys /sys
@@ -17,19 +17,19 @@ echo "lab: mounting the host's files" >/dev/console
 mount -t virtiofs host /host
 mount -t tmpfs -o mode=755 layer /layer
 mkdir /layer/upper /layer/work
-mount -t overlay -o lowerdir=/host,upperdir=/layer/upper,workdir=/layer/work overlay /root
+mount -t overlay -o lowerdir=/host,upperdir=/layer/upper,workdir=/layer/work overlay /newroot
 
 # A share is the one way out of the throw-away layer.
 while IFS= read -r share; do
-    mount --bind "/host$share" "/root$share"
+    mount --bind "/host$share" "/newroot$share"
 done </lab/shares
 umount -l /host
 
-mount -t tmpfs -o mode=755 run /root/run
-mkdir -p /root/run/lab
-cp /bin/busybox /lab/run.sh /lab/command /lab/stdin /root/run/lab/
+mount -t tmpfs -o mode=755 run /newroot/run
+mkdir -p /newroot/run/lab
+cp /bin/busybox /lab/run.sh /lab/command /lab/stdin /newroot/run/lab/
 for dir in proc sys dev; do
-    mkdir -p "/root/$dir"
-    mount --move "/$dir" "/root/$dir"
+    mkdir -p "/newroot/$dir"
+    mount --move "/$dir" "/newroot/$dir"
 done
-exec switch_root /root /run/lab/busybox sh /run/lab/run.sh
+exec switch_root /newroot /run/lab/busybox sh /run/lab/run.sh

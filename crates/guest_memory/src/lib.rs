@@ -8,11 +8,13 @@
 //! `unsafe` is allowed here for mapping and for handing raw host addresses to a hypervisor.
 
 mod file_io;
+mod ram_view;
 
 use std::ops::Deref;
 use std::sync::Arc;
 
 pub use file_io::GuestRange;
+pub use ram_view::RamView;
 pub use vm_memory::{
     ByteValued, Bytes, GuestAddress, GuestMemory as GuestMemoryAccess, GuestMemoryBackend, GuestMemoryRegion,
     MemoryRegionAddress, VolatileMemory, VolatileSlice,

@@ -255,16 +255,28 @@ impl RamView {
     }
 }
 
-/// The host's own instruction. In a function of its own, because only with the feature on does it become one.
+/// The host's own instruction; gives back what was there.
 ///
 /// # Safety
 /// The host has `CMPXCHG16B`; 16 bytes at `address`, aligned, are memory that nobody has a reference to.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "cmpxchg16b")]
 unsafe fn exchange_16(address: usize, current: u128, new: u128) -> u128 {
-    const ORDER: Ordering = Ordering::SeqCst;
-    // SAFETY: the caller's promise.
-    unsafe { std::arch::x86_64::cmpxchg16b(address as *mut u128, current, new, ORDER, ORDER) }
+    let (mut low, mut high) = (current as u64, (current >> 64) as u64);
+    // SAFETY: the caller's promise. RBX may not be named as an operand, so it is put back by hand.
+    unsafe {
+        std::arch::asm!(
+            "xchg rbx, {new_low}",
+            "lock cmpxchg16b [{address}]",
+            "mov rbx, {new_low}",
+            address = in(reg) address,
+            new_low = inout(reg) new as u64 => _,
+            inout("rax") low,
+            inout("rdx") high,
+            in("rcx") (new >> 64) as u64,
+            options(nostack),
+        );
+    }
+    u128::from(high) << 64 | u128::from(low)
 }
 
 fn widen<T: Into<u64>>(result: Result<T, T>) -> Result<u64, u64> {

@@ -1,0 +1,20 @@
+//! x86-64 guests on a CPU in software, for machines without usable virtualization.
+//!
+//! **Knows:** the x86-64 instruction set, its memory management, its local APIC, and how to run it on this host:
+//! a decoded-block interpreter everywhere, translated code on x86-64 hosts.
+//! **Must never know:** devices, the machine's layout, other backends, or an operating system's interfaces.
+//!
+//! Guest bytes are hostile. Guest code reaches nothing but guest RAM and [`hypervisor::GuestIo`]: every address
+//! goes through [`memory`], which finds RAM only through `guest_memory`'s bounds. `unsafe` is allowed in
+//! the translator alone.
+
+mod apic;
+mod blocks;
+mod cpu;
+mod exception;
+mod exec;
+mod integer;
+mod memory;
+mod system;
+mod vector;
+mod x87;

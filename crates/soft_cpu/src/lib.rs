@@ -9,12 +9,18 @@
 //! the translator alone.
 
 mod apic;
+mod attention;
 mod blocks;
 mod cpu;
 mod exception;
 mod exec;
 mod integer;
 mod memory;
+mod state;
 mod system;
+mod vcpu;
 mod vector;
+mod vm;
 mod x87;
+
+pub use vm::open;

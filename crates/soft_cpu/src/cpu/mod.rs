@@ -2,6 +2,7 @@
 
 mod features;
 mod mode;
+mod tsc;
 
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use hypervisor::x86_64::{
 
 pub(crate) use features::Features;
 pub(crate) use mode::{Mode, TlbSet};
+pub(crate) use tsc::{TSC_KHZ, TscClock};
 
 use crate::apic::Apic;
 use crate::blocks::Blocks;

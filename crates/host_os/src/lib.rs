@@ -3,9 +3,11 @@
 //! **Knows:** how this host makes events, interrupts a thread, names its current boot and gives random bytes.
 //! **Must never know:** guests, devices, images. What differs between systems stays in `sys`.
 //!
-//! `unsafe` is allowed here for calls that `rustix` does not offer: signal handlers and signals to one thread.
+//! `unsafe` is allowed here for calls that `rustix` does not offer: signal handlers and signals to one thread; and
+//! for mapping memory.
 
 mod boot_id;
+mod code_memory;
 mod error;
 mod event;
 mod random;
@@ -13,6 +15,7 @@ mod sys;
 mod thread_interrupt;
 
 pub use boot_id::boot_id;
+pub use code_memory::CodeMemory;
 pub use error::Error;
 pub use event::Event;
 pub use random::random_bytes;

@@ -18,6 +18,7 @@ mod integer;
 mod memory;
 mod state;
 mod system;
+mod translate;
 mod vcpu;
 mod vector;
 mod vm;

@@ -10,10 +10,11 @@ use hypervisor::x86_64::{
 
 use crate::apic::Apic;
 use crate::blocks::Blocks;
-use crate::cpu::{Cpu, Features, Mode, SegReg};
+use crate::cpu::{Cpu, Features, Mode, SegReg, SignalRoom};
 use crate::exception::Exception;
 use crate::memory::Tlb;
 use crate::system::{self, SystemMsrs};
+use crate::translate::{Translator, TranslatorState};
 use crate::vcpu::SoftVcpu;
 use crate::vector::VectorState;
 use crate::x87::{self, X87};
@@ -23,11 +24,13 @@ impl Cpu {
     pub(crate) fn new(apic: Arc<Apic>, leaves: Vec<CpuidLeaf>) -> Box<Self> {
         let id = apic.id();
         let mut cpu = Box::new(Self {
+            room: SignalRoom::EMPTY,
             gpr: [0; 16],
             rip: 0,
             rflags: 0,
             vector: VectorState::default(),
             x87: X87::default(),
+            translator: TranslatorState::new(),
             tlb: Tlb::new(),
             mode: Mode::RESET,
             segments: Default::default(),
@@ -49,6 +52,7 @@ impl Cpu {
             features: Features::of(&leaves),
             cpuid: leaves,
             blocks: Blocks::default(),
+            translations: Translator::default(),
         });
         let reset = CpuState::reset(id as u8);
         cpu.set_registers(&reset);

@@ -48,7 +48,7 @@ impl Vcpu for SoftVcpu {
     fn set_state(&mut self, state: &CpuState) -> Result<(), Error> {
         self.write_all(state)?;
         self.cpu.tlb.flush(false);
-        self.cpu.blocks.clear();
+        self.cpu.forget_code();
         Ok(())
     }
 }
@@ -109,7 +109,7 @@ impl Exec<'_> {
                 (self.cpu.events.shadow_sti, self.cpu.events.shadow_mov_ss) = (false, false);
                 self.run_debugged()
             } else {
-                self.run_block()
+                self.run_hot_block()
             };
             if let Err(exception) = result {
                 self.deliver(exception)?;
@@ -133,7 +133,7 @@ impl Exec<'_> {
             self.cpu.tlb.forget_writes(None);
         }
         if asked & CODE_CHANGED != 0 {
-            self.cpu.blocks.clear();
+            self.cpu.forget_code();
         }
         if asked & EVENT != 0 {
             self.take_signals();

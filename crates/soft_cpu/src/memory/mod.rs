@@ -15,7 +15,7 @@ use guest_memory::{GuestMemory, RamView};
 
 use page_bits::PageBits;
 pub(crate) use paging::{Access, PHYSICAL_BITS, is_canonical};
-pub(crate) use tlb::Tlb;
+pub(crate) use tlb::{ENTRIES as TLB_ENTRIES, Entry as TlbEntry, Tlb};
 
 /// Size of the smallest page, and the mask of an offset in it.
 pub(crate) const PAGE_SIZE: u64 = 4096;

@@ -41,6 +41,21 @@ impl RamView {
         &self.regions
     }
 
+    /// Watches the page at `gpa` for [writes by devices](GuestMemory::watch); says whether it was not watched before.
+    pub fn watch(&self, gpa: u64) -> bool {
+        self.memories.iter().any(|memory| memory.watch(gpa))
+    }
+
+    /// Watches it no more.
+    pub fn unwatch(&self, gpa: u64) {
+        self.memories.iter().for_each(|memory| memory.unwatch(gpa));
+    }
+
+    /// Whether it is watched.
+    pub fn is_watched(&self, gpa: u64) -> bool {
+        self.memories.iter().any(|memory| memory.is_watched(gpa))
+    }
+
     /// Host address of the byte at `gpa`, where `len` bytes from there on are RAM.
     #[inline]
     pub fn host_address(&self, gpa: u64, len: u64) -> Option<usize> {

@@ -1,6 +1,6 @@
 //! How other threads get a vCPU's attention, wherever it is: in guest code, asleep in `HLT`, or not running.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -10,16 +10,35 @@ pub(crate) const KICK: u32 = 1 << 0;
 pub(crate) const EVENT: u32 = 1 << 1;
 /// Stores must take the long way again: the log of dirty pages was read, or a page came to hold code.
 pub(crate) const FORGET_WRITES: u32 = 1 << 2;
-/// Another vCPU stored to code that this one may have decoded: see [`crate::vm::SharedCode`].
+/// A device or another vCPU stored to code that this one may have decoded: see [`Attention::take_changed_code`].
 pub(crate) const CODE_CHANGED: u32 = 1 << 3;
 
 /// A word that guest code looks at before every block, and a place to sleep.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Attention {
     word: AtomicU32,
+    /// The vCPU is not in guest code, and will look at the word before it is again.
+    outside: AtomicBool,
+    /// How often [`FORGET_WRITES`] was done.
+    forgotten: AtomicU64,
+    changed_code: Mutex<Vec<u64>>,
     sleeping: AtomicBool,
     lock: Mutex<()>,
     wake: Condvar,
+}
+
+impl Default for Attention {
+    fn default() -> Self {
+        Self {
+            word: AtomicU32::default(),
+            outside: AtomicBool::new(true),
+            forgotten: AtomicU64::default(),
+            changed_code: Mutex::default(),
+            sleeping: AtomicBool::default(),
+            lock: Mutex::default(),
+            wake: Condvar::default(),
+        }
+    }
 }
 
 impl Attention {
@@ -60,6 +79,47 @@ impl Attention {
             };
         }
         self.sleeping.store(false, Ordering::SeqCst);
+    }
+
+    /// Tells that the page of code at `gpa` was stored to.
+    pub(crate) fn code_changed(&self, gpa: u64) {
+        self.changed_code
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(gpa);
+        self.post(CODE_CHANGED);
+    }
+
+    /// The pages of which [`CODE_CHANGED`] tells.
+    pub(crate) fn take_changed_code(&self) -> Vec<u64> {
+        std::mem::take(&mut *self.changed_code.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The vCPU leaves guest code, or comes back to it; then it looks at the word first.
+    pub(crate) fn set_outside(&self, outside: bool) {
+        self.outside.store(outside, Ordering::SeqCst);
+    }
+
+    /// [`FORGET_WRITES`] was done.
+    pub(crate) fn note_forgotten(&self) {
+        self.forgotten.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Asks for [`FORGET_WRITES`]; what comes back tells [`Attention::has_forgotten`] whether it was done.
+    pub(crate) fn ask_to_forget(&self) -> u64 {
+        let before = self.forgotten.load(Ordering::SeqCst);
+        self.post(FORGET_WRITES);
+        before
+    }
+
+    /// Whether what was asked then is done, or will be before the next guest instruction.
+    pub(crate) fn has_forgotten(&self, before: u64) -> bool {
+        self.outside.load(Ordering::SeqCst) || self.forgotten.load(Ordering::SeqCst) != before
+    }
+
+    /// Takes [`FORGET_WRITES`] alone, where it was asked.
+    pub(crate) fn take_forget_writes(&self) -> bool {
+        self.word.fetch_and(!FORGET_WRITES, Ordering::SeqCst) & FORGET_WRITES != 0
     }
 
     /// The word itself, for translated code.

@@ -264,10 +264,23 @@ impl Exec<'_> {
         Ok(self.cpu.blocks.insert(key, block))
     }
 
-    /// Has stores to the page of code at `gpa` noticed from now on.
+    /// Has stores to the page of code at `gpa` noticed from now on, whoever makes them.
     fn watch(&mut self, gpa: u64) {
-        if self.memory.code().set(gpa) {
-            self.cpu.tlb.forget_writes(Some(gpa));
+        if !self.memory.ram().watch(gpa) {
+            return;
+        }
+        self.cpu.tlb.forget_writes(Some(gpa));
+        let mine = self.cpu.apic.attention().clone();
+        for other in self.cpu.apic.other_attentions() {
+            let before = other.ask_to_forget();
+            while !other.has_forgotten(before) {
+                // It may be waiting for this vCPU in the same way.
+                if mine.take_forget_writes() {
+                    self.cpu.tlb.forget_writes(None);
+                    mine.note_forgotten();
+                }
+                std::thread::yield_now();
+            }
         }
     }
 
@@ -339,12 +352,20 @@ impl Exec<'_> {
             .or_else(|| x87::handler(instruction))
     }
 
-    /// Bytes of a page that code was decoded from were stored to: the code is forgotten.
+    /// This vCPU stored to a page that code was decoded from: all forget what they have of it.
     pub(crate) fn code_written(&mut self, gpa: u64) {
+        self.memory.ram().unwatch(gpa);
+        self.forget_page(gpa);
+        for other in self.cpu.apic.other_attentions() {
+            other.code_changed(gpa);
+        }
+    }
+
+    /// Forgets the code that this vCPU decoded from the page at `gpa`.
+    pub(crate) fn forget_page(&mut self, gpa: u64) {
         for (slot, block) in self.cpu.blocks.drop_page(gpa) {
             self.cpu.unlink(slot, &block);
         }
-        self.memory.code().clear(gpa);
     }
 }
 

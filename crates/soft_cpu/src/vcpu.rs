@@ -29,12 +29,16 @@ impl Vcpu for SoftVcpu {
         let memory = self.shared.memory();
         // RAM may have been added since the last run, or written by whoever set the state.
         self.cpu.tlb.flush(false);
+        let attention = self.cpu.apic.attention().clone();
         let mut exec = Exec {
             cpu: &mut self.cpu,
             memory: &memory,
             io,
         };
-        Ok(exec.run())
+        attention.set_outside(false);
+        let stopped = exec.run(&attention);
+        attention.set_outside(true);
+        Ok(stopped)
     }
 
     fn kicker(&self) -> Arc<dyn Kick> {
@@ -71,8 +75,7 @@ enum Next {
 
 impl Exec<'_> {
     /// Runs until something stops it.
-    fn run(&mut self) -> StopReason {
-        let attention = self.cpu.apic.attention().clone();
+    fn run(&mut self, attention: &Attention) -> StopReason {
         // Whatever was asked before this run is looked at first.
         let mut asked = attention.take() | EVENT;
         loop {
@@ -80,11 +83,13 @@ impl Exec<'_> {
                 attention.post(asked & !KICK);
                 return StopReason::Kicked;
             }
-            match self.attend(asked) {
+            match self.attend(asked, attention) {
                 Ok(Next::Execute) => {}
                 Ok(Next::Sleep) => {
                     let deadline = self.cpu.apic.deadline();
+                    attention.set_outside(true);
                     attention.sleep(deadline);
+                    attention.set_outside(false);
                     if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                         self.cpu.apic.clone().expire(Instant::now());
                     }
@@ -93,7 +98,7 @@ impl Exec<'_> {
                 }
                 Err(TripleFault) => return self.shut_down(),
             }
-            if let Err(TripleFault) = self.execute(&attention) {
+            if let Err(TripleFault) = self.execute(attention) {
                 return self.shut_down();
             }
             asked = attention.take() | EVENT;
@@ -128,12 +133,15 @@ impl Exec<'_> {
     }
 
     /// Handles what was asked, then finds out what comes next.
-    fn attend(&mut self, asked: u32) -> Result<Next, TripleFault> {
+    fn attend(&mut self, asked: u32, attention: &Attention) -> Result<Next, TripleFault> {
         if asked & FORGET_WRITES != 0 {
             self.cpu.tlb.forget_writes(None);
+            attention.note_forgotten();
         }
         if asked & CODE_CHANGED != 0 {
-            self.cpu.forget_code();
+            for gpa in attention.take_changed_code() {
+                self.forget_page(gpa);
+            }
         }
         if asked & EVENT != 0 {
             self.take_signals();

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
-use guest_memory::{GuestMemory, RamRegion};
+use guest_memory::{GuestMemory, RamRegion, WriteObserver};
 use hypervisor::x86_64::{CpuidLeaf, for_vcpu};
 use hypervisor::{
     Capabilities, Doorbell, DoorbellAddress, DoorbellGuard, Error, GuestArch, Hypervisor, Msi, Vcpu, Vm,
@@ -99,6 +99,8 @@ impl Vm for SoftVm {
                 });
             }
         }
+        let observer: Arc<dyn WriteObserver> = self.shared.interconnect.clone();
+        memory.observe_writes(&observer);
         *mapped = Arc::new(mapped.with(memory, log_dirty));
         Ok(())
     }

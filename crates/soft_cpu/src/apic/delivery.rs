@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use guest_memory::WriteObserver;
 use hypervisor::x86_64::LocalApic;
 use hypervisor::{GuestIo, Msi};
 
@@ -9,7 +10,7 @@ use super::registers::{
     BASE_ENABLED, BASE_X2APIC, EOI, ERROR_STATUS, ICR_HIGH, ICR_LOW, LVT_CMCI, Registers, SELF_IPI,
 };
 use super::{Apic, State};
-use crate::attention::EVENT;
+use crate::attention::{Attention, EVENT};
 use crate::memory::{PAGE_OFFSET, PHYSICAL_BITS};
 
 /// Model-specific registers of this part.
@@ -50,6 +51,13 @@ impl Interconnect {
             .push(apic);
     }
 
+    /// The attention of every vCPU but `id`.
+    pub(crate) fn others(&self, id: u32) -> Vec<Arc<Attention>> {
+        let apics = self.apics.read().unwrap_or_else(PoisonError::into_inner);
+        let others = apics.iter().filter(|apic| apic.id != id);
+        others.map(|apic| apic.attention.clone()).collect()
+    }
+
     /// All of them.
     pub(crate) fn all(&self) -> Vec<Arc<Apic>> {
         self.apics.read().unwrap_or_else(PoisonError::into_inner).clone()
@@ -80,7 +88,21 @@ impl Interconnect {
     }
 }
 
+impl WriteObserver for Interconnect {
+    fn page_written(&self, gpa: u64) {
+        let apics = self.apics.read().unwrap_or_else(PoisonError::into_inner);
+        apics.iter().for_each(|apic| apic.attention.code_changed(gpa));
+    }
+}
+
 impl Apic {
+    /// The attention of every other vCPU.
+    pub(crate) fn other_attentions(&self) -> Vec<Arc<Attention>> {
+        self.others
+            .upgrade()
+            .map_or_else(Vec::new, |others| others.others(self.id))
+    }
+
     fn is_addressed(&self, message: &Message) -> bool {
         let state = self.state();
         let everybody = if message.wide { 0xffff_ffff } else { 0xff };

@@ -25,8 +25,6 @@ pub(crate) const PAGE_OFFSET: u64 = PAGE_SIZE - 1;
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     ram: RamView,
-    /// Pages from which some vCPU has decoded code: stores to them are watched.
-    code: PageBits,
     /// Pages written since the last look, where that is logged.
     dirty: PageBits,
     log_dirty: bool,
@@ -37,24 +35,17 @@ impl Memory {
     pub(crate) fn with(&self, more: &GuestMemory, log_dirty: bool) -> Self {
         let mut ram = self.ram.clone();
         ram.add(more);
-        let (code, dirty) = (
-            PageBits::covering(ram.regions()),
-            PageBits::covering(ram.regions()),
-        );
+        let dirty = PageBits::covering(ram.regions());
         Self {
             ram,
-            code,
             dirty,
             log_dirty,
         }
     }
 
+    /// RAM. Pages that some vCPU has decoded code from are watched.
     pub(crate) fn ram(&self) -> &RamView {
         &self.ram
-    }
-
-    pub(crate) fn code(&self) -> &PageBits {
-        &self.code
     }
 
     /// Notes that the page at `gpa` is written.

@@ -30,8 +30,9 @@ pub fn doctor(library: &Library) -> Vec<BackendReport> {
         BackendReport {
             name: SOFT,
             usable: true,
-            sentence: "a CPU in software runs every image on every machine, several times slower than hardware"
-                .to_owned(),
+            sentence:
+                "a CPU in software runs every image on every machine, several times slower than hardware"
+                    .to_owned(),
         },
     ]
 }

@@ -14,7 +14,7 @@ mod tlb;
 use guest_memory::{GuestMemory, RamView};
 
 use page_bits::PageBits;
-pub(crate) use paging::Access;
+pub(crate) use paging::{Access, PHYSICAL_BITS, is_canonical};
 pub(crate) use tlb::Tlb;
 
 /// Size of the smallest page, and the mask of an offset in it.

@@ -369,8 +369,12 @@ impl Exec<'_> {
     }
 }
 
+/// Near branches obey an operand-size prefix in 64-bit code, as AMD's processors have it; hints that no guest is
+/// shown (CET, MPX, cache management) are the no-operations that older processors take them for.
+const DECODER: u32 = DecoderOptions::AMD | DecoderOptions::FORCE_RESERVED_NOP;
+
 fn decode(bytes: &[u8], bits: u8, ip: u64) -> Instruction {
-    Decoder::with_ip(bits.into(), bytes, ip, DecoderOptions::NONE).decode()
+    Decoder::with_ip(bits.into(), bytes, ip, DECODER).decode()
 }
 
 /// Whether what comes after `instruction` may have to be found anew: control went elsewhere, or it may have
@@ -381,6 +385,7 @@ pub(crate) fn ends_block(instruction: &Instruction) -> bool {
         || instruction.is_privileged()
         || instruction.rflags_modified() & SYSTEM_FLAGS != 0
         || changes_vector_mode(instruction)
+        || integer::ends_block(instruction)
         || system::ends_block(instruction)
 }
 

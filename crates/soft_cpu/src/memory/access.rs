@@ -150,6 +150,13 @@ impl Exec<'_> {
                 }
             }
         }
+        if (linear & PAGE_OFFSET) + size as u64 <= PAGE_SIZE {
+            let gpa = self.translate(set, linear, Access::Write)?;
+            let old = self.physical_load(gpa, size);
+            let new = change(old);
+            self.physical_store(gpa, size, new);
+            return Ok((old, new));
+        }
         self.linear_probe(set, linear, size as u64, Access::Write)?;
         let old = self.linear_load(set, linear, size)?;
         let new = change(old);

@@ -222,6 +222,7 @@ impl Lowering<'_> {
         match instruction.mnemonic() {
             M::Lea => {}
             M::Nop
+            | M::Reservednop
             | M::Endbr64
             | M::Endbr32
             | M::Prefetcht0

@@ -18,6 +18,8 @@ mod integer;
 mod memory;
 mod state;
 mod system;
+#[cfg(test)]
+mod testing;
 mod translate;
 mod vcpu;
 mod vector;

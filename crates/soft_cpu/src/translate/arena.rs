@@ -1,6 +1,5 @@
 //! Memory for one vCPU's translated code: filled from the bottom, emptied at once.
 
-
 use host_os::CodeMemory;
 
 use super::runtime::Runtime;

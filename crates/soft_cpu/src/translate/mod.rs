@@ -31,7 +31,7 @@ use arena::CodeArena;
 use lower::Context;
 use state::{JUMP_ENTRIES, JumpEntry, NO_LINK};
 
-use crate::blocks::{Block, ends_block};
+use crate::blocks::Block;
 use crate::cpu::Cpu;
 use crate::exception::Exception;
 use crate::exec::Exec;
@@ -310,7 +310,7 @@ impl Exec<'_> {
                 self.cpu.rip == next
                     && self.cpu.mode == mode
                     && !self.cpu.blocks.is_stale()
-                    && !ends_block(&op.instruction)
+                    && !op.leaves
             }
             Err(exception) => {
                 if !exception.trap {

@@ -21,7 +21,11 @@ fn run(code: &[u8], hot: u32) -> [u64; 16] {
     let mut cpu = flat_cpu64(crate::system::offered_leaves(), CODE);
     cpu.translations.hot = hot;
     cpu.gpr[Cpu::RSP] = STACK;
-    let mut exec = Exec { cpu: &mut cpu, memory: &memory, io: &NoDevices };
+    let mut exec = Exec {
+        cpu: &mut cpu,
+        memory: &memory,
+        io: &NoDevices,
+    };
     while exec.cpu.activity == Activity::Running {
         if let Err(exception) = exec.run_hot_block() {
             panic!("{exception:x?} at {}", exec.describe());

@@ -65,7 +65,7 @@ impl Lowering<'_> {
     }
 
     /// The encoded instruction, with what it wants before and after.
-    pub(super) fn execute(&mut self, code: &[u8], flags: Use, spilled: &Spilled, spares: &[Reg]) {
+    fn execute(&mut self, code: &[u8], flags: Use, spilled: &Spilled, spares: &[Reg]) {
         if flags.needs {
             self.want_flags();
         }
@@ -86,7 +86,7 @@ impl Lowering<'_> {
     }
 
     /// Encodes `instruction` with host registers. `None` where that cannot be done.
-    pub(super) fn encode(
+    fn encode(
         &mut self,
         instruction: &Instruction,
         spilled: &Spilled,

@@ -19,6 +19,8 @@ pub(crate) struct Op {
     pub(crate) instruction: Instruction,
     /// This CPU has the instruction.
     pub(crate) defined: bool,
+    /// After its handler, whoever executes must look around: see [`leaves`].
+    pub(crate) leaves: bool,
 }
 
 /// A run of instructions that is entered at its first and left at its last. All lie in one page, but for a block of
@@ -235,7 +237,7 @@ impl Exec<'_> {
                 }
                 return Err(exception);
             }
-            if self.cpu.blocks.stale {
+            if op.leaves || self.cpu.blocks.stale {
                 break;
             }
         }
@@ -324,6 +326,7 @@ impl Exec<'_> {
                 handler,
                 instruction,
                 defined,
+                leaves: leaves(&instruction),
             });
             if ends_block(&instruction) || !defined {
                 break;
@@ -381,15 +384,28 @@ fn decode(bytes: &[u8], bits: u8, ip: u64) -> Instruction {
 }
 
 /// Whether what comes after `instruction` may have to be found anew: control went elsewhere, or it may have
-/// changed how code is decoded, what may be accessed, or whether an interrupt is taken.
-pub(crate) fn ends_block(instruction: &Instruction) -> bool {
-    const SYSTEM_FLAGS: u32 = RflagsBits::IF | RflagsBits::AC;
-    instruction.flow_control() != FlowControl::Next
-        || instruction.is_privileged()
-        || instruction.rflags_modified() & SYSTEM_FLAGS != 0
-        || changes_vector_mode(instruction)
-        || integer::ends_block(instruction)
-        || system::ends_block(instruction)
+/// changed how code is decoded or what may be accessed.
+fn ends_block(instruction: &Instruction) -> bool {
+    use iced_x86::Mnemonic as M;
+    !lets_interrupts_in(instruction)
+        && (instruction.flow_control() != FlowControl::Next
+            || instruction.is_privileged() && instruction.mnemonic() != M::Cli
+            || instruction.rflags_modified() & RflagsBits::AC != 0
+            || changes_vector_mode(instruction)
+            || integer::ends_block(instruction)
+            || system::ends_block(instruction))
+}
+
+/// Whether the handler of `instruction` may leave behind what its block does not know of: an end of the block, or an
+/// interrupt that is let in.
+fn leaves(instruction: &Instruction) -> bool {
+    lets_interrupts_in(instruction) || ends_block(instruction)
+}
+
+/// Translated code does these without leaving, in most cases.
+fn lets_interrupts_in(instruction: &Instruction) -> bool {
+    use iced_x86::Mnemonic as M;
+    matches!(instruction.mnemonic(), M::Sti | M::Popf | M::Popfd | M::Popfq)
 }
 
 /// Instructions that set MXCSR or XCR0.

@@ -149,6 +149,8 @@ impl Exec<'_> {
             self.take_signals();
         }
         self.deliver_pending()?;
+        let waiting = !self.takes_interrupts() && self.cpu.apic.has_deliverable();
+        self.cpu.translator.waiting = waiting.into();
         match self.cpu.activity {
             Activity::Running => Ok(Next::Execute),
             _ => Ok(Next::Sleep),

@@ -18,6 +18,7 @@ pub(super) const RDI: Reg = 7;
 #[derive(Clone, Copy)]
 pub(super) enum Alu {
     Add = 0,
+    Or = 1,
     And = 4,
     Xor = 6,
     Cmp = 7,
@@ -225,6 +226,18 @@ impl Assembler {
     /// `op reg, [base + index + displacement]`.
     pub(super) fn alu_memory(&mut self, op: Alu, reg: Reg, base: Reg, index: Option<Reg>, displacement: i32) {
         self.with_memory(true, &[(op as u8) << 3 | 3], reg, base, index, displacement);
+    }
+
+    /// `op [base + displacement], reg`.
+    pub(super) fn alu_to_memory(&mut self, op: Alu, base: Reg, displacement: i32, reg: Reg) {
+        self.with_memory(true, &[(op as u8) << 3 | 1], reg, base, None, displacement);
+    }
+
+    /// `test reg, value`, the value sign-extended.
+    pub(super) fn test_imm(&mut self, reg: Reg, value: i32) {
+        self.rex(true, 0, 0, reg);
+        self.raw(&[0xf7, 0xc0 | reg & 7]);
+        self.imm32(value);
     }
 
     /// `op reg, other`.

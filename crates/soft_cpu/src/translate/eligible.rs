@@ -22,6 +22,7 @@ static HOST: LazyLock<HostFeatures> = LazyLock::new(|| {
         (F::BMI1, is_x86_feature_detected!("bmi1")),
         (F::BMI2, is_x86_feature_detected!("bmi2")),
         (F::ADX, is_x86_feature_detected!("adx")),
+        (F::CMPXCHG16B, is_x86_feature_detected!("cmpxchg16b")),
         (F::AES, is_x86_feature_detected!("aes")),
         (F::PCLMULQDQ, is_x86_feature_detected!("pclmulqdq")),
         (F::SHA, is_x86_feature_detected!("sha")),
@@ -53,6 +54,7 @@ fn host_runs(feature: CpuidFeature) -> bool {
         | F::INTEL386
         | F::INTEL486
         | F::X64
+        | F::CX8
         | F::CMOV
         | F::MULTIBYTENOP
         | F::PAUSE
@@ -99,8 +101,6 @@ fn is_special(mnemonic: Mnemonic) -> bool {
             | M::Clac
             | M::Stac
             | M::Xlatb
-            | M::Cmpxchg8b
-            | M::Cmpxchg16b
             | M::Div
             | M::Idiv
             | M::Bound

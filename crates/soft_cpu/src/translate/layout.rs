@@ -18,6 +18,7 @@ const fn behind(offset: usize) -> i32 {
 }
 
 pub(super) const RIP: i32 = behind(offset_of!(Cpu, rip));
+pub(super) const RFLAGS: i32 = behind(offset_of!(Cpu, rflags));
 pub(super) const MXCSR: i32 = behind(offset_of!(Cpu, vector) + offset_of!(VectorState, mxcsr));
 
 const STATE: usize = offset_of!(Cpu, translator);
@@ -28,6 +29,7 @@ pub(super) const STATUS: i32 = behind(STATE + offset_of!(TranslatorState, status
 pub(super) const PLACE: i32 = behind(STATE + offset_of!(TranslatorState, place));
 pub(super) const OP: i32 = behind(STATE + offset_of!(TranslatorState, op));
 pub(super) const LINK: i32 = behind(STATE + offset_of!(TranslatorState, link));
+pub(super) const WAITING: i32 = behind(STATE + offset_of!(TranslatorState, waiting));
 pub(super) const HOST_MXCSR: i32 = behind(STATE + offset_of!(TranslatorState, host_mxcsr));
 
 pub(super) fn gpr(number: usize) -> i32 {

@@ -22,6 +22,8 @@ mod lower;
 mod registers;
 mod runtime;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use state::TranslatorState;
 
@@ -29,13 +31,13 @@ use arena::CodeArena;
 use lower::Context;
 use state::{JUMP_ENTRIES, JumpEntry, NO_LINK};
 
-use crate::blocks::{Block, ends_block};
+use crate::blocks::Block;
 use crate::cpu::Cpu;
 use crate::exception::Exception;
 use crate::exec::Exec;
 use crate::memory::PAGE_OFFSET;
 
-/// How often a block is interpreted before it is translated.
+/// [`Translator::hot`] as users get it.
 const HOT: u32 = 12;
 
 /// A jump from one block to another, linked or not.
@@ -46,14 +48,27 @@ struct Link {
 }
 
 /// The translator of one vCPU: its code memory and what links it.
-#[derive(Default)]
 pub(crate) struct Translator {
+    /// How often a block is interpreted before it is translated.
+    pub(crate) hot: u32,
     /// Made when the first block is translated; absent for good where the host allows no such memory.
     arena: Option<CodeArena>,
     refused: bool,
     links: Vec<Link>,
     /// [`crate::memory::Tlb::generation`] when the jump caches were last known to be right.
     generation: u64,
+}
+
+impl Default for Translator {
+    fn default() -> Self {
+        Self {
+            hot: HOT,
+            arena: None,
+            refused: false,
+            links: Vec::new(),
+            generation: 0,
+        }
+    }
 }
 
 /// Where a block's code is, and the numbers of the links that go there.
@@ -125,12 +140,13 @@ impl Exec<'_> {
 
     /// The code of a block, made now if it is due.
     fn entry_of(&mut self, slot: usize) -> Option<u64> {
+        let hot = self.cpu.translations.hot;
         let block = self.cpu.blocks.block_mut(slot)?;
         if block.translation.entry.is_some() {
             return block.translation.entry;
         }
-        block.translation.heat += 1;
-        if block.translation.heat < HOT || !self.may_translate(slot) {
+        block.translation.heat = block.translation.heat.saturating_add(1);
+        if block.translation.heat < hot || !self.may_translate(slot) {
             return None;
         }
         self.translate_block(slot)
@@ -294,7 +310,7 @@ impl Exec<'_> {
                 self.cpu.rip == next
                     && self.cpu.mode == mode
                     && !self.cpu.blocks.is_stale()
-                    && !ends_block(&op.instruction)
+                    && !op.leaves
             }
             Err(exception) => {
                 if !exception.trap {

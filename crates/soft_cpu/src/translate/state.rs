@@ -37,6 +37,8 @@ pub(crate) struct TranslatorState {
     pub(crate) link: u32,
     /// MXCSR for everything that is not guest code.
     pub(crate) host_mxcsr: u32,
+    /// Not 0 while an interrupt waits for RFLAGS.IF.
+    pub(crate) waiting: u32,
     /// The `Exec` that translated code works for.
     pub(crate) exec: usize,
     /// What the slow path raised.
@@ -59,6 +61,7 @@ impl TranslatorState {
             op: 0,
             link: NO_LINK,
             host_mxcsr: 0x1f80,
+            waiting: 0,
             exec: 0,
             exception: None,
             jumps: [[NOWHERE; JUMP_ENTRIES]; 3],

@@ -1,6 +1,6 @@
 //! Instructions that run as themselves, with other registers and another address.
 
-use iced_x86::{Instruction, InstructionInfoOptions, OpAccess, OpKind, Register};
+use iced_x86::{Code, Instruction, InstructionInfoOptions, OpAccess, OpKind, Register};
 
 use super::Lowering;
 use crate::cpu::SegReg;
@@ -65,7 +65,7 @@ impl Lowering<'_> {
     }
 
     /// The encoded instruction, with what it wants before and after.
-    pub(super) fn execute(&mut self, code: &[u8], flags: Use, spilled: &Spilled, spares: &[Reg]) {
+    fn execute(&mut self, code: &[u8], flags: Use, spilled: &Spilled, spares: &[Reg]) {
         if flags.needs {
             self.want_flags();
         }
@@ -86,7 +86,7 @@ impl Lowering<'_> {
     }
 
     /// Encodes `instruction` with host registers. `None` where that cannot be done.
-    pub(super) fn encode(
+    fn encode(
         &mut self,
         instruction: &Instruction,
         spilled: &Spilled,
@@ -95,6 +95,7 @@ impl Lowering<'_> {
     ) -> Option<Vec<u8>> {
         let spares: &[Reg] = if has_memory { &[T1] } else { &[T0, T1] };
         let mut moved = *instruction;
+        moved.set_code(with_modrm(instruction.code()));
         for operand in 0..instruction.op_count() {
             match instruction.op_kind(operand) {
                 OpKind::Register => {
@@ -168,6 +169,21 @@ impl Spilled {
             .iter()
             .position(|register| register.number == number)?;
         spares.get(place).copied()
+    }
+}
+
+/// `MOV` between the accumulator and an absolute address, in the form that has a base register.
+fn with_modrm(code: Code) -> Code {
+    match code {
+        Code::Mov_AL_moffs8 => Code::Mov_r8_rm8,
+        Code::Mov_AX_moffs16 => Code::Mov_r16_rm16,
+        Code::Mov_EAX_moffs32 => Code::Mov_r32_rm32,
+        Code::Mov_RAX_moffs64 => Code::Mov_r64_rm64,
+        Code::Mov_moffs8_AL => Code::Mov_rm8_r8,
+        Code::Mov_moffs16_AX => Code::Mov_rm16_r16,
+        Code::Mov_moffs32_EAX => Code::Mov_rm32_r32,
+        Code::Mov_moffs64_RAX => Code::Mov_rm64_r64,
+        other => other,
     }
 }
 

@@ -8,6 +8,7 @@
 mod address;
 mod control;
 mod itself;
+mod system_flags;
 
 use iced_x86::{Encoder, Instruction, InstructionInfoFactory, Mnemonic, OpKind};
 
@@ -18,7 +19,7 @@ use super::layout;
 use super::registers::{STACK, T0, T1, host};
 use super::runtime::Runtime;
 use super::state::NO_LINK;
-use crate::blocks::{Op, ends_block};
+use crate::blocks::Op;
 use crate::cpu::Mode;
 use crate::exec::GprOperand;
 use crate::memory::PAGE_OFFSET;
@@ -92,12 +93,16 @@ pub(super) fn lower(ops: &[Op], context: &Context<'_>) -> Lowered {
         page: start & !PAGE_OFFSET,
     };
     let called = lowering.poll();
-    let mut open = true;
+    let mut next = Some(start);
     for (index, op) in (0..).zip(ops) {
-        open = lowering.instruction(index, op);
+        let last = index as usize + 1 == ops.len();
+        let goes_on = lowering.instruction(index, op, last);
+        next = goes_on.then(|| op.instruction.next_ip());
+        if !goes_on {
+            break;
+        }
     }
-    if open {
-        let next = ops[ops.len() - 1].instruction.next_ip();
+    if let Some(next) = next {
         lowering.settle_flags(&[next]);
         lowering.exit_to(next);
     }
@@ -139,7 +144,7 @@ impl Lowering<'_> {
     }
 
     /// Translates one instruction; says whether control can come to the next.
-    fn instruction(&mut self, index: u32, op: &Op) -> bool {
+    fn instruction(&mut self, index: u32, op: &Op, last: bool) -> bool {
         let instruction = &op.instruction;
         let mode = self.context.mode;
         if op.defined {
@@ -148,20 +153,21 @@ impl Lowering<'_> {
             }
             let done = self.stack(index, instruction)
                 || self.without_access(instruction)
+                || self.system_flags(index, instruction, last)
                 || self.division(index, instruction)
                 || (eligible::runs_as_itself(instruction, mode) && self.as_itself(index, instruction));
             if done {
                 return true;
             }
         }
-        self.by_handler(index, instruction)
+        self.by_handler(index, op)
     }
 
     /// Has the interpreter's handler execute the instruction.
-    fn by_handler(&mut self, index: u32, instruction: &Instruction) -> bool {
+    fn by_handler(&mut self, index: u32, op: &Op) -> bool {
         self.clobber_flags();
         self.call_handler(index);
-        !ends_block(instruction)
+        !op.leaves
     }
 
     fn call_handler(&mut self, op: u32) {

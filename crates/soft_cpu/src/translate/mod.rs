@@ -307,10 +307,7 @@ impl Exec<'_> {
         self.cpu.translator.status = flags::from_rflags(self.cpu.rflags);
         match result {
             Ok(()) => {
-                self.cpu.rip == next
-                    && self.cpu.mode == mode
-                    && !self.cpu.blocks.is_stale()
-                    && !op.leaves
+                self.cpu.rip == next && self.cpu.mode == mode && !self.cpu.blocks.is_stale() && !op.leaves
             }
             Err(exception) => {
                 if !exception.trap {

@@ -8,6 +8,7 @@ use hypervisor::{Error, GuestIo, Kick, StopReason, Vcpu};
 
 use crate::attention::{Attention, CODE_CHANGED, EVENT, FORGET_WRITES, KICK};
 use crate::cpu::{Cpu, SegReg, flags};
+use crate::exception::Exception;
 use crate::exec::Exec;
 use crate::system::TripleFault;
 use crate::vm::Shared;
@@ -76,6 +77,7 @@ enum Next {
 impl Exec<'_> {
     /// Runs until something stops it.
     fn run(&mut self, attention: &Attention) -> StopReason {
+        self.refresh_clock();
         // Whatever was asked before this run is looked at first.
         let mut asked = attention.take() | EVENT;
         loop {
@@ -207,7 +209,11 @@ impl Exec<'_> {
         let (exception, interrupt) = (self.cpu.events.exception.take(), self.cpu.events.interrupt.take());
         let nmi = std::mem::take(&mut self.cpu.events.nmi_injected);
         if let Some(pending) = exception {
-            self.deliver(pending.into())?;
+            let mut exception = Exception::from(pending);
+            if pending.payload.is_none() && pending.vector == PAGE_FAULT {
+                exception.payload = self.cpu.cr2;
+            }
+            self.deliver(exception)?;
         } else if nmi {
             self.deliver_interrupt(NMI_VECTOR)?;
         } else if let Some(pending) = interrupt {
@@ -246,3 +252,4 @@ impl Exec<'_> {
 
 /// Non-maskable interrupts have this one.
 const NMI_VECTOR: u8 = 2;
+const PAGE_FAULT: u8 = 14;

@@ -13,6 +13,7 @@ mod tlb;
 
 use guest_memory::{GuestMemory, RamView};
 
+pub(crate) use operand::within_limit;
 use page_bits::PageBits;
 pub(crate) use paging::{Access, PHYSICAL_BITS, is_canonical};
 pub(crate) use tlb::{ENTRIES as TLB_ENTRIES, Entry as TlbEntry, Tlb};

@@ -5,12 +5,17 @@
 //! Instructions that touch MMX registers are the x87's.
 
 mod control;
+mod conversions;
 mod drivers;
 mod elements;
+pub(crate) mod float;
+mod float_drivers;
+mod fma;
 mod integer;
 pub(crate) mod lanes;
 mod masked;
 mod moves;
+mod numbers;
 mod operands;
 mod shuffle;
 
@@ -46,12 +51,15 @@ impl Default for VectorState {
 
 /// The handler of an instruction of this group.
 pub(crate) fn handler(instruction: &Instruction) -> Option<Handler> {
-    const GROUPS: [fn(&Instruction) -> Option<Handler>; 6] = [
+    const GROUPS: [fn(&Instruction) -> Option<Handler>; 9] = [
         moves::handler,
+        numbers::handler,
         integer::handler,
         shuffle::handler,
         elements::handler,
         masked::handler,
+        conversions::handler,
+        fma::handler,
         control::handler,
     ];
     let known = matches!(instruction.encoding(), EncodingKind::Legacy | EncodingKind::VEX);

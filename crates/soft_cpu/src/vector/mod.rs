@@ -18,6 +18,7 @@ mod moves;
 mod numbers;
 mod operands;
 mod shuffle;
+mod text;
 
 use iced_x86::{EncodingKind, Instruction, OpKind};
 
@@ -51,7 +52,7 @@ impl Default for VectorState {
 
 /// The handler of an instruction of this group.
 pub(crate) fn handler(instruction: &Instruction) -> Option<Handler> {
-    const GROUPS: [fn(&Instruction) -> Option<Handler>; 9] = [
+    const GROUPS: [fn(&Instruction) -> Option<Handler>; 10] = [
         moves::handler,
         numbers::handler,
         integer::handler,
@@ -60,6 +61,7 @@ pub(crate) fn handler(instruction: &Instruction) -> Option<Handler> {
         masked::handler,
         conversions::handler,
         fma::handler,
+        text::handler,
         control::handler,
     ];
     let known = matches!(instruction.encoding(), EncodingKind::Legacy | EncodingKind::VEX);

@@ -6,6 +6,7 @@
 
 mod control;
 mod conversions;
+mod crypto;
 mod drivers;
 mod elements;
 pub(crate) mod float;
@@ -52,7 +53,7 @@ impl Default for VectorState {
 
 /// The handler of an instruction of this group.
 pub(crate) fn handler(instruction: &Instruction) -> Option<Handler> {
-    const GROUPS: [fn(&Instruction) -> Option<Handler>; 10] = [
+    const GROUPS: [fn(&Instruction) -> Option<Handler>; 11] = [
         moves::handler,
         numbers::handler,
         integer::handler,
@@ -62,6 +63,7 @@ pub(crate) fn handler(instruction: &Instruction) -> Option<Handler> {
         conversions::handler,
         fma::handler,
         text::handler,
+        crypto::handler,
         control::handler,
     ];
     let known = matches!(instruction.encoding(), EncodingKind::Legacy | EncodingKind::VEX);

@@ -1,10 +1,12 @@
 //! What packed instructions do with integers, as pure functions: on 64 bits where the halves of a register do not
 //! meet, on 128 where they do. MMX has its registers in the low half.
 
+mod aes;
 mod arithmetic;
 mod shift;
 mod shuffle;
 
+pub(crate) use aes::*;
 pub(crate) use arithmetic::*;
 pub(crate) use shift::*;
 pub(crate) use shuffle::*;

@@ -7,6 +7,7 @@ mod control;
 mod environment;
 mod float;
 mod fxsave;
+mod mmx;
 mod operand;
 mod pairs;
 mod stack;
@@ -177,6 +178,7 @@ pub(crate) fn handler(instruction: &Instruction) -> Option<Handler> {
         .or_else(|| arithmetic::handler(instruction))
         .or_else(|| compare::handler(instruction))
         .or_else(|| pairs::handler(instruction))
+        .or_else(|| mmx::handler(instruction))
         .or_else(|| control::handler(instruction))
         .or_else(|| environment::handler(instruction))
         .or_else(|| fxsave::handler(instruction))

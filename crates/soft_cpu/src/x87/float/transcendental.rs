@@ -3,7 +3,7 @@
 
 use super::arithmetic::{multiply, settle};
 use super::convert::from_integer;
-use super::wide::{FIXED_ONE, Wide, alternating, fixed_product};
+use super::wide::{FIXED_ONE, Wide, alternating, increasing};
 use super::{Class, Context, Float, Outcome, Parts, check, check_both, denormals, flag};
 
 /// Half of pi as the x87 knows it, times `2^65`: 66 bits of pi (Intel SDM vol. 1, 8.3.8).
@@ -40,28 +40,54 @@ fn reduce(a: Parts) -> Reduced {
     }
 }
 
-/// Sine of at most a quarter of pi.
+/// Coefficients of series, as fixed-point numbers: reciprocals of `first`, and of each multiplied by the product of
+/// the `step` numbers that follow.
+const fn reciprocal_factorials<const N: usize>(first: u128, step: u128) -> [u128; N] {
+    let mut coefficients = [FIXED_ONE; N];
+    let (mut index, mut number) = (1, first);
+    while index < N {
+        coefficients[index] = coefficients[index - 1];
+        let end = number + step;
+        while number < end {
+            number += 1;
+            coefficients[index] /= number;
+        }
+        index += 1;
+    }
+    coefficients
+}
+
+/// Reciprocals of odd numbers.
+const fn reciprocals_of_odd<const N: usize>() -> [u128; N] {
+    let mut coefficients = [FIXED_ONE; N];
+    let mut index = 1;
+    while index < N {
+        coefficients[index] /= 2 * index as u128 + 1;
+        index += 1;
+    }
+    coefficients
+}
+
+/// As many as 126 bits have a use for.
+const SINE: [u128; 17] = reciprocal_factorials(1, 2);
+const COSINE: [u128; 18] = reciprocal_factorials(0, 2);
+const EXPONENTIAL: [u128; 33] = reciprocal_factorials(1, 1);
+const ARCTANGENT: [u128; 17] = reciprocals_of_odd();
+const LOGARITHM: [u128; 27] = reciprocals_of_odd();
+
+/// Sine of at most a quarter of pi: `x * (1 - x^2 / 3! + x^4 / 5! ...)`.
 fn small_sine(angle: Wide) -> Wide {
     if angle.is_zero() {
         return angle;
     }
-    // x * (1 - x^2 / (2 * 3) * (1 - x^2 / (4 * 5) * ...)); one unit less, because the result is never exact.
-    let square = angle.squared().to_fixed();
-    let factor = nested(square, |term| (2 * term) * (2 * term + 1));
+    // One unit less, because the result is never exact.
+    let factor = alternating(angle.squared().to_fixed(), &SINE);
     angle.times(Wide::of_fixed(factor - 1))
 }
 
-/// Cosine of at most a quarter of pi.
+/// Cosine of at most a quarter of pi: `1 - x^2 / 2! + x^4 / 4! ...`.
 fn small_cosine(angle: Wide) -> Wide {
-    let square = angle.squared().to_fixed();
-    Wide::of_fixed(nested(square, |term| (2 * term - 1) * (2 * term)) - 1)
-}
-
-/// `1 - z / d(1) * (1 - z / d(2) * ...)` for a `z` below 0.62.
-fn nested(z: u128, divisor: impl Fn(u128) -> u128) -> u128 {
-    (1..=17).rev().fold(FIXED_ONE, |inner, term| {
-        FIXED_ONE - fixed_product(z, inner) / divisor(term)
-    })
+    Wide::of_fixed(alternating(angle.squared().to_fixed(), &COSINE) - 1)
 }
 
 /// Whether an argument is beyond what is reduced: the instruction sets C2 and does nothing.
@@ -153,10 +179,7 @@ fn small_arctangent(ratio: Wide) -> Wide {
 
 /// `x - x^3 / 3 + x^5 / 5 ...` for at most a sixteenth.
 fn arctangent_series(x: Wide) -> Wide {
-    let factor = alternating(
-        x.squared().to_fixed(),
-        (0..17).map(|term| FIXED_ONE / (2 * term + 1)),
-    );
+    let factor = alternating(x.squared().to_fixed(), &ARCTANGENT);
     x.times(Wide::of_fixed(factor - 1))
 }
 
@@ -212,16 +235,12 @@ pub(in super::super) fn exponential(a: Float, context: &Context) -> Outcome {
         return Outcome::exact(value).with(flag::PRECISION);
     }
     let x = Wide::of(a).times(Wide::LN_2);
-    let magnitude = x.to_fixed();
-    // x * (1 + x / 2 * (1 + x / 3 * ...)).
-    let factor = (2..=36).rev().fold(FIXED_ONE, |inner, term| {
-        let rest = fixed_product(magnitude, inner) / term;
-        if a.negative {
-            FIXED_ONE - rest
-        } else {
-            FIXED_ONE + rest
-        }
-    });
+    // x * (1 + x / 2! + x^2 / 3! ...).
+    let factor = if a.negative {
+        alternating(x.to_fixed(), &EXPONENTIAL)
+    } else {
+        increasing(x.to_fixed(), &EXPONENTIAL)
+    };
     x.times(Wide::of_fixed(factor)).outcome(context).with(flags)
 }
 
@@ -241,10 +260,7 @@ fn base_2(x: Wide) -> Wide {
 
 /// Logarithm to base 2 of `(1 + s) / (1 - s)`: `2 / ln 2 * (s + s^3 / 3 + s^5 / 5 ...)` for at most 0.18.
 fn base_2_near_one(s: Wide) -> Wide {
-    let square = s.squared().to_fixed();
-    let factor = (0..28).rev().fold(0, |sum, term| {
-        FIXED_ONE / (2 * term + 1) + fixed_product(square, sum)
-    });
+    let factor = increasing(s.squared().to_fixed(), &LOGARITHM);
     s.times(Wide::of_fixed(factor)).times(Wide::TWO_LOG2_E)
 }
 

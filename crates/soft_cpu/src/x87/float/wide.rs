@@ -26,15 +26,20 @@ fn high(a: u128, b: u128) -> u128 {
 }
 
 /// The product of two fixed-point numbers that is below 4.
-pub(super) fn fixed_product(a: u128, b: u128) -> u128 {
+fn fixed_product(a: u128, b: u128) -> u128 {
     high(a, b) << 2
 }
 
-/// `c0 - z * (c1 - z * (c2 - ...))` of fixed-point numbers, for coefficients of which each outweighs what follows.
-pub(super) fn alternating(z: u128, coefficients: impl DoubleEndedIterator<Item = u128>) -> u128 {
-    coefficients
-        .rev()
-        .fold(0, |sum, coefficient| coefficient - fixed_product(z, sum))
+/// `c0 - z * (c1 - z * (c2 - ...))` of fixed-point numbers, of which each coefficient outweighs what follows it.
+pub(super) fn alternating(z: u128, coefficients: &[u128]) -> u128 {
+    let terms = coefficients.iter().rev();
+    terms.fold(0, |sum, coefficient| coefficient - fixed_product(z, sum))
+}
+
+/// `c0 + z * (c1 + z * (c2 + ...))`.
+pub(super) fn increasing(z: u128, coefficients: &[u128]) -> u128 {
+    let terms = coefficients.iter().rev();
+    terms.fold(0, |sum, coefficient| coefficient + fixed_product(z, sum))
 }
 
 impl Wide {

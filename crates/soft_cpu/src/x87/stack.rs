@@ -112,7 +112,7 @@ impl X87 {
 
     /// `FDECSTP` and `FINCSTP`: the stack turns, and nothing is pushed or popped.
     pub(super) fn turn(&mut self, by: usize) {
-        self.turn_to(self.top() + by & 7);
+        self.turn_to((self.top() + by) & 7);
         self.finish(0);
     }
 }

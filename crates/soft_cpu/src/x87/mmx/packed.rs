@@ -108,7 +108,7 @@ fn multiplication(code: Code) -> Option<Handler> {
     binary!(code,
         Pmullw_mm_mmm64 => |a, b| by_words(a, b, u16::wrapping_mul),
         Pmulhw_mm_mmm64 => |a, b| by_words(a, b, |a, b| (product(a, b) >> 16) as u16),
-        Pmulhuw_mm_mmm64 => |a, b| by_words(a, b, |a, b| (u32::from(a) * u32::from(b) >> 16) as u16),
+        Pmulhuw_mm_mmm64 => |a, b| by_words(a, b, |a, b| ((u32::from(a) * u32::from(b)) >> 16) as u16),
         Pmulhrsw_mm_mmm64 => |a, b| by_words(a, b, |a, b| (((product(a, b) >> 14) + 1) >> 1) as u16),
         Pmuludq_mm_mmm64 => |a, b| (a & 0xffff_ffff) * (b & 0xffff_ffff),
         Pmaddwd_mm_mmm64 => sums_of_products,

@@ -39,20 +39,18 @@ impl GprOperand {
     /// `None` where `register` is no general register.
     #[inline]
     pub(crate) fn of(register: Register) -> Option<Self> {
-        if !register.is_gpr() {
-            return None;
-        }
-        let number = register.number();
-        // iced numbers AH to BH 4 to 7, as their encodings do without REX, and SPL to DIL 4 to 7 as well.
-        let high = matches!(
-            register,
-            Register::AH | Register::CH | Register::DH | Register::BH
-        );
-        Some(Self {
-            number: if high { number - 4 } else { number },
-            size: register.size(),
-            high,
-        })
+        // iced lists AL to BL, AH to BH, SPL to DIL, R8L to R15L, then 16 names of each wider size.
+        let index = (register as usize).wrapping_sub(Register::AL as usize);
+        let (number, size, high) = match index {
+            0..4 => (index, 1, false),
+            4..8 => (index - 4, 1, true),
+            8..20 => (index - 4, 1, false),
+            20..36 => (index - 20, 2, false),
+            36..52 => (index - 36, 4, false),
+            52..68 => (index - 52, 8, false),
+            _ => return None,
+        };
+        Some(Self { number, size, high })
     }
 }
 
@@ -124,6 +122,25 @@ impl Exec<'_> {
     /// The offset of the memory operand, as `LEA` computes it.
     #[inline]
     pub(crate) fn offset(&self, instruction: &Instruction) -> u64 {
+        let wide = |register: Register| {
+            let number = (register as usize).wrapping_sub(Register::RAX as usize);
+            (number < 16).then_some(number)
+        };
+        let Some(base) = wide(instruction.memory_base()) else {
+            return self.any_offset(instruction);
+        };
+        let offset = self.cpu.gpr[base].wrapping_add(instruction.memory_displacement64());
+        match wide(instruction.memory_index()) {
+            Some(index) => {
+                offset.wrapping_add(self.cpu.gpr[index].wrapping_mul(instruction.memory_index_scale().into()))
+            }
+            None if instruction.memory_index() == Register::None => offset,
+            None => self.any_offset(instruction),
+        }
+    }
+
+    /// [`Exec::offset`] where the base is no 64-bit register.
+    fn any_offset(&self, instruction: &Instruction) -> u64 {
         let (base, index) = (instruction.memory_base(), instruction.memory_index());
         let displacement = instruction.memory_displacement64();
         if matches!(base, Register::RIP | Register::EIP) {
@@ -252,7 +269,7 @@ pub(crate) fn segment_register(register: Register) -> SegReg {
 }
 
 /// How wide addresses of this instruction are: its registers say so, else its displacement.
-fn address_mask(instruction: &Instruction, bits: u8) -> u64 {
+pub(crate) fn address_mask(instruction: &Instruction, bits: u8) -> u64 {
     let (base, index) = (instruction.memory_base(), instruction.memory_index());
     let register = if base != Register::None { base } else { index };
     let size = match register {

@@ -31,7 +31,7 @@ impl Exec<'_> {
         if let Some(host) = self.memory.ram().host_address(page, PAGE_SIZE) {
             // With a log of dirty pages only a store makes later ones free, and never one to decoded code.
             let logged = !self.memory.logs_dirty() || access == Access::Write;
-            let writable = found.writable && logged && !self.memory.code().get(page);
+            let writable = found.writable && logged && !self.memory.ram().is_watched(page);
             if writable && access == Access::Write {
                 self.memory.mark_dirty(page);
             }
@@ -149,6 +149,13 @@ impl Exec<'_> {
                     }
                 }
             }
+        }
+        if (linear & PAGE_OFFSET) + size as u64 <= PAGE_SIZE {
+            let gpa = self.translate(set, linear, Access::Write)?;
+            let old = self.physical_load(gpa, size);
+            let new = change(old);
+            self.physical_store(gpa, size, new);
+            return Ok((old, new));
         }
         self.linear_probe(set, linear, size as u64, Access::Write)?;
         let old = self.linear_load(set, linear, size)?;

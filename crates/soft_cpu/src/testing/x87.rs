@@ -1,36 +1,19 @@
 //! A processor that executes x87, MMX and save instructions from bytes.
 
-use std::sync::Arc;
-
 use guest_memory::GuestMemory;
-use hypervisor::GuestIo;
-use hypervisor::x86_64::{Activity, CpuidLeaf, Segment};
+use hypervisor::x86_64::{CpuidLeaf, Segment};
 use iced_x86::{Decoder, DecoderOptions};
 
-use crate::cpu::{Cpu, Features, Mode, SegReg, control};
+use super::{NoDevices, flat_cpu};
+use crate::cpu::{Cpu, SegReg, control};
 use crate::exception::Exception;
 use crate::exec::Exec;
-use crate::memory::{Memory, Tlb};
+use crate::memory::Memory;
 
 /// Where code lies, and where tests keep their data.
 pub(crate) const CODE: u64 = 0x1000;
 pub(crate) const DATA: u64 = 0x4000;
 const RAM: u64 = 0x1_0000;
-
-/// A machine with no devices.
-struct Nothing;
-
-impl GuestIo for Nothing {
-    fn mmio_read(&self, _gpa: u64, data: &mut [u8]) {
-        data.fill(0xff);
-    }
-    fn mmio_write(&self, _gpa: u64, _data: &[u8]) {}
-    fn port_read(&self, _port: u16, data: &mut [u8]) {
-        data.fill(0xff);
-    }
-    fn port_write(&self, _port: u16, _data: &[u8]) {}
-    fn eoi(&self, _vector: u8) {}
-}
 
 /// A processor with 64 KiB of RAM, without paging. RDI is [`DATA`].
 pub(crate) struct Bench {
@@ -66,35 +49,7 @@ impl Bench {
             leaf(0xd, 1, 0xf, 832, 0),
             leaf(0xd, 2, 256, 576, 0),
         ];
-        let data = Segment::flat_data(0x10);
-        let mut cpu = Box::new(Cpu {
-            gpr: [0; 16],
-            rip: CODE,
-            rflags: 2,
-            vector: Default::default(),
-            x87: Default::default(),
-            tlb: Tlb::new(),
-            mode: Mode::RESET,
-            segments: [data; 6],
-            ldtr: Default::default(),
-            tr: Default::default(),
-            gdtr: Default::default(),
-            idtr: Default::default(),
-            cr0: control::CR0_PE | control::CR0_NE | control::CR0_ET,
-            cr2: 0,
-            cr3: 0,
-            cr4: control::CR4_OSFXSR | control::CR4_OSXMMEXCPT | control::CR4_OSXSAVE,
-            efer: 0,
-            xcr0: 7,
-            debug: Default::default(),
-            msrs: Default::default(),
-            activity: Activity::Running,
-            events: Default::default(),
-            apic: Arc::default(),
-            features: Features::of(&leaves),
-            cpuid: leaves,
-            blocks: Default::default(),
-        });
+        let mut cpu = flat_cpu(leaves, CODE);
         cpu.set_segment(SegReg::Cs, code);
         cpu.gpr[Cpu::RDI] = DATA;
         let ram = GuestMemory::anonymous(&[(0, RAM)]).unwrap();
@@ -113,7 +68,7 @@ impl Bench {
             let mut exec = Exec {
                 cpu: &mut self.cpu,
                 memory: &self.memory,
-                io: &Nothing,
+                io: &NoDevices,
             };
             handler(&mut exec, &instruction)?;
         }

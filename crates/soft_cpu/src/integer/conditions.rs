@@ -1,0 +1,106 @@
+//! What depends on a condition of the status flags: `Jcc`, `SETcc`, `CMOVcc`.
+
+use iced_x86::{ConditionCode, FlowControl, Instruction, OpKind};
+
+use super::flags::{CF, OF, PF, SF, ZF};
+use super::operands::{is_register, size_of};
+use crate::exception::Exception;
+use crate::exec::{Exec, Handler};
+
+/// Picks the instance of a handler for a condition, 0 to 15 as encoded.
+macro_rules! by_condition {
+    ($condition:expr, $handler:ident $(, $parameter:tt)*) => {
+        match $condition {
+            0 => Some($handler::<$($parameter,)* 0> as Handler),
+            1 => Some($handler::<$($parameter,)* 1> as Handler),
+            2 => Some($handler::<$($parameter,)* 2> as Handler),
+            3 => Some($handler::<$($parameter,)* 3> as Handler),
+            4 => Some($handler::<$($parameter,)* 4> as Handler),
+            5 => Some($handler::<$($parameter,)* 5> as Handler),
+            6 => Some($handler::<$($parameter,)* 6> as Handler),
+            7 => Some($handler::<$($parameter,)* 7> as Handler),
+            8 => Some($handler::<$($parameter,)* 8> as Handler),
+            9 => Some($handler::<$($parameter,)* 9> as Handler),
+            10 => Some($handler::<$($parameter,)* 10> as Handler),
+            11 => Some($handler::<$($parameter,)* 11> as Handler),
+            12 => Some($handler::<$($parameter,)* 12> as Handler),
+            13 => Some($handler::<$($parameter,)* 13> as Handler),
+            14 => Some($handler::<$($parameter,)* 14> as Handler),
+            15 => Some($handler::<$($parameter,)* 15> as Handler),
+            _ => None,
+        }
+    };
+}
+
+pub(super) fn handler(instruction: &Instruction) -> Option<Handler> {
+    let code = instruction.condition_code();
+    // LOOPE and LOOPNE have conditions as well, and handlers elsewhere.
+    if code == ConditionCode::None || instruction.is_loopcc() {
+        return None;
+    }
+    // iced's order is the encodings', after `None`.
+    let condition = code as u8 - 1;
+    if instruction.flow_control() == FlowControl::ConditionalBranch {
+        return by_condition!(condition, jump_if);
+    }
+    let size = size_of(instruction, 0);
+    if instruction.op_count() == 1 && size == 1 {
+        return by_condition!(condition, set_if);
+    }
+    match (size, is_register(instruction, 0)) {
+        (2, true) => by_condition!(condition, move_if, 2),
+        (4, true) => by_condition!(condition, move_if, 4),
+        (8, true) => by_condition!(condition, move_if, 8),
+        // FCMOVcc.
+        _ => None,
+    }
+}
+
+/// Whether condition `C` holds (Intel SDM vol. 1, appendix B).
+#[inline]
+fn holds<const C: u8>(flags: u64) -> bool {
+    let less = flags >> 7 & 1 != flags >> 11 & 1;
+    let positive = match C >> 1 {
+        0 => flags & OF != 0,
+        1 => flags & CF != 0,
+        2 => flags & ZF != 0,
+        3 => flags & (CF | ZF) != 0,
+        4 => flags & SF != 0,
+        5 => flags & PF != 0,
+        6 => less,
+        _ => less || flags & ZF != 0,
+    };
+    positive == (C & 1 == 0)
+}
+
+fn jump_if<const C: u8>(exec: &mut Exec<'_>, instruction: &Instruction) -> Result<(), Exception> {
+    if holds::<C>(exec.cpu.rflags) {
+        return exec.jump(instruction.near_branch64());
+    }
+    Ok(())
+}
+
+fn set_if<const C: u8>(exec: &mut Exec<'_>, instruction: &Instruction) -> Result<(), Exception> {
+    let value = holds::<C>(exec.cpu.rflags).into();
+    if instruction.op0_kind() == OpKind::Register {
+        exec.set_register::<1>(instruction.op0_register(), value);
+        return Ok(());
+    }
+    exec.store_operand::<1>(instruction, value)
+}
+
+/// The source is read, and the upper half of a 64-bit register cleared, whether the condition holds or not.
+fn move_if<const S: usize, const C: u8>(
+    exec: &mut Exec<'_>,
+    instruction: &Instruction,
+) -> Result<(), Exception> {
+    let source = exec.read_sized::<S>(instruction, 1)?;
+    let register = instruction.op0_register();
+    let value = if holds::<C>(exec.cpu.rflags) {
+        source
+    } else {
+        exec.register::<S>(register)
+    };
+    exec.set_register::<S>(register, value);
+    Ok(())
+}

@@ -1,0 +1,232 @@
+//! Shifts and rotations.
+
+use iced_x86::{Instruction, Mnemonic, OpKind};
+
+use super::flags::{self, CF, OF, STATUS, flag_if};
+use super::operands::{by_size, by_wide_size, by_word_size, size_of};
+use crate::cpu::Cpu;
+use crate::exception::Exception;
+use crate::exec::{Exec, Handler, mask, sign_extend};
+
+/// A shift or rotation of one operand.
+trait Shift {
+    /// The result and all status flags; `count` is masked and not 0, `status` has the present flags.
+    fn apply<const S: usize>(value: u64, count: u32, status: u64) -> (u64, u64);
+}
+
+struct Shl;
+struct Shr;
+struct Sar;
+struct Rol;
+struct Ror;
+struct Rcl;
+struct Rcr;
+
+/// The highest bit of `S` bytes.
+const fn top<const S: usize>(value: u64) -> u64 {
+    value >> (S * 8 - 1) & 1
+}
+
+impl Shift for Shl {
+    fn apply<const S: usize>(value: u64, count: u32, _: u64) -> (u64, u64) {
+        let wide = u128::from(value) << count;
+        let result = wide as u64 & mask(S);
+        let carry = (wide >> (S * 8)) as u64 & 1;
+        let overflow = top::<S>(result) ^ carry;
+        (result, flags::of_result::<S>(result) | carry | overflow << 11)
+    }
+}
+
+impl Shift for Shr {
+    fn apply<const S: usize>(value: u64, count: u32, _: u64) -> (u64, u64) {
+        let carry = value >> (count - 1) & 1;
+        let result = value >> (count - 1) >> 1;
+        let overflow = top::<S>(value);
+        (result, flags::of_result::<S>(result) | carry | overflow << 11)
+    }
+}
+
+impl Shift for Sar {
+    fn apply<const S: usize>(value: u64, count: u32, _: u64) -> (u64, u64) {
+        let signed = sign_extend(value, S) as i64 >> (count - 1);
+        let result = (signed >> 1) as u64 & mask(S);
+        (result, flags::of_result::<S>(result) | signed as u64 & 1)
+    }
+}
+
+impl Shift for Rol {
+    fn apply<const S: usize>(value: u64, count: u32, status: u64) -> (u64, u64) {
+        let count = count as usize % (S * 8);
+        let result = if count == 0 {
+            value
+        } else {
+            (value << count | value >> (S * 8 - count)) & mask(S)
+        };
+        let carry = result & 1;
+        let overflow = top::<S>(result) ^ carry;
+        (result, status & !(CF | OF) | carry | overflow << 11)
+    }
+}
+
+impl Shift for Ror {
+    fn apply<const S: usize>(value: u64, count: u32, status: u64) -> (u64, u64) {
+        let count = count as usize % (S * 8);
+        let result = if count == 0 {
+            value
+        } else {
+            (value >> count | value << (S * 8 - count)) & mask(S)
+        };
+        let carry = top::<S>(result);
+        let overflow = carry ^ result >> (S * 8 - 2) & 1;
+        (result, status & !(CF | OF) | carry | overflow << 11)
+    }
+}
+
+/// Rotates the `S` bytes of `value` with `carry` above them to the left.
+fn rotate_with_carry<const S: usize>(value: u64, carry: u64, count: usize) -> (u64, u64) {
+    let bits = S * 8 + 1;
+    let wide = u128::from(carry) << (bits - 1) | u128::from(value);
+    let turned = if count == 0 {
+        wide
+    } else {
+        wide << count | wide >> (bits - count)
+    };
+    (turned as u64 & mask(S), (turned >> (bits - 1)) as u64 & 1)
+}
+
+impl Shift for Rcl {
+    fn apply<const S: usize>(value: u64, count: u32, status: u64) -> (u64, u64) {
+        let bits = S * 8 + 1;
+        let (result, carry) = rotate_with_carry::<S>(value, status & CF, count as usize % bits);
+        let overflow = top::<S>(result) ^ carry;
+        (result, status & !(CF | OF) | carry | overflow << 11)
+    }
+}
+
+impl Shift for Rcr {
+    fn apply<const S: usize>(value: u64, count: u32, status: u64) -> (u64, u64) {
+        let bits = S * 8 + 1;
+        let left = (bits - count as usize % bits) % bits;
+        let (result, carry) = rotate_with_carry::<S>(value, status & CF, left);
+        let overflow = top::<S>(result) ^ result >> (S * 8 - 2) & 1;
+        (result, status & !(CF | OF) | carry | overflow << 11)
+    }
+}
+
+pub(super) fn handler(instruction: &Instruction) -> Option<Handler> {
+    let size = size_of(instruction, 0);
+    match instruction.mnemonic() {
+        Mnemonic::Shl | Mnemonic::Sal => by_size!(size, shift, Shl),
+        Mnemonic::Shr => by_size!(size, shift, Shr),
+        Mnemonic::Sar => by_size!(size, shift, Sar),
+        Mnemonic::Rol => by_size!(size, shift, Rol),
+        Mnemonic::Ror => by_size!(size, shift, Ror),
+        Mnemonic::Rcl => by_size!(size, shift, Rcl),
+        Mnemonic::Rcr => by_size!(size, shift, Rcr),
+        Mnemonic::Shld => by_word_size!(size, shift_double, true),
+        Mnemonic::Shrd => by_word_size!(size, shift_double, false),
+        Mnemonic::Shlx => by_wide_size!(size, shift_without_flags, Shl),
+        Mnemonic::Shrx => by_wide_size!(size, shift_without_flags, Shr),
+        Mnemonic::Sarx => by_wide_size!(size, shift_without_flags, Sar),
+        Mnemonic::Rorx => by_wide_size!(size, rorx),
+        _ => None,
+    }
+}
+
+/// The count that operand `index` (an immediate or CL) asks for, as wide operands of `S` bytes let it be.
+#[inline]
+fn count<const S: usize>(exec: &Exec<'_>, instruction: &Instruction, index: u32) -> u32 {
+    let count = if instruction.op_kind(index) == OpKind::Register {
+        exec.cpu.gpr[Cpu::RCX] as u32
+    } else {
+        instruction.immediate8().into()
+    };
+    count & if S == 8 { 63 } else { 31 }
+}
+
+fn shift<O: Shift, const S: usize>(exec: &mut Exec<'_>, instruction: &Instruction) -> Result<(), Exception> {
+    let count = count::<S>(exec, instruction, 1);
+    let present = exec.cpu.rflags & STATUS;
+    let apply = |value| {
+        if count == 0 {
+            (value, present)
+        } else {
+            O::apply::<S>(value, count, present)
+        }
+    };
+    let old = exec.update_sized::<S>(instruction, |value| apply(value).0)?;
+    exec.cpu.set_status(apply(old).1);
+    Ok(())
+}
+
+/// `SHLX`, `SHRX`, `SARX`: the count is operand 2.
+fn shift_without_flags<O: Shift, const S: usize>(
+    exec: &mut Exec<'_>,
+    instruction: &Instruction,
+) -> Result<(), Exception> {
+    let value = exec.read_sized::<S>(instruction, 1)?;
+    let count = exec.register::<S>(instruction.op2_register()) as u32 & (S as u32 * 8 - 1);
+    let result = if count == 0 {
+        value
+    } else {
+        O::apply::<S>(value, count, 0).0
+    };
+    exec.set_register::<S>(instruction.op0_register(), result);
+    Ok(())
+}
+
+fn rorx<const S: usize>(exec: &mut Exec<'_>, instruction: &Instruction) -> Result<(), Exception> {
+    let value = exec.read_sized::<S>(instruction, 1)?;
+    let (result, _) = Ror::apply::<S>(value, instruction.immediate8().into(), 0);
+    exec.set_register::<S>(instruction.op0_register(), result);
+    Ok(())
+}
+
+/// `SHLD` (`LEFT`) and `SHRD`: bits of operand 1 move into operand 0.
+fn shift_double<const LEFT: bool, const S: usize>(
+    exec: &mut Exec<'_>,
+    instruction: &Instruction,
+) -> Result<(), Exception> {
+    let count = count::<S>(exec, instruction, 2);
+    let filler = exec.register::<S>(instruction.op1_register());
+    let present = exec.cpu.rflags & STATUS;
+    let apply = |value| match (count, LEFT) {
+        (0, _) => (value, present),
+        (_, true) => shift_left_double::<S>(value, filler, count),
+        (_, false) => shift_right_double::<S>(value, filler, count),
+    };
+    let old = exec.update_sized::<S>(instruction, |value| apply(value).0)?;
+    exec.cpu.set_status(apply(old).1);
+    Ok(())
+}
+
+/// Counts above 16 with 16-bit operands are undefined; processors then go on with `value` again behind `filler`.
+fn shift_left_double<const S: usize>(value: u64, filler: u64, count: u32) -> (u64, u64) {
+    let bits = S as u32 * 8;
+    let row = if S == 2 {
+        u128::from(value) << 32 | u128::from(filler) << 16 | u128::from(value)
+    } else {
+        u128::from(value) << bits | u128::from(filler)
+    };
+    let low = if S == 2 { 32 } else { bits };
+    let result = (row << count >> low) as u64 & mask(S);
+    // The last bit that went out on the left.
+    let carry = (row >> (low + bits - count)) as u64 & 1;
+    double_flags::<S>(value, result, carry)
+}
+
+fn shift_right_double<const S: usize>(value: u64, filler: u64, count: u32) -> (u64, u64) {
+    let bits = S as u32 * 8;
+    let mut row = u128::from(filler) << bits | u128::from(value);
+    if S == 2 {
+        row |= u128::from(value) << 32;
+    }
+    let result = (row >> count) as u64 & mask(S);
+    let carry = (row >> (count - 1)) as u64 & 1;
+    double_flags::<S>(value, result, carry)
+}
+
+fn double_flags<const S: usize>(old: u64, result: u64, carry: u64) -> (u64, u64) {
+    let overflow = flag_if(top::<S>(old) != top::<S>(result), OF);
+    (result, flags::of_result::<S>(result) | carry | overflow)
+}

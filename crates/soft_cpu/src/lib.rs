@@ -16,5 +16,7 @@ mod exec;
 mod integer;
 mod memory;
 mod system;
+#[cfg(test)]
+mod testing;
 mod vector;
 mod x87;

@@ -27,7 +27,7 @@ fn andn<const S: usize>(exec: &mut Exec<'_>, instruction: &Instruction) -> Resul
     let b = exec.read_sized::<S>(instruction, 2)?;
     let result = !exec.register::<S>(instruction.op1_register()) & b;
     exec.set_register::<S>(instruction.op0_register(), result);
-    exec.cpu.set_status(flags::of_result::<S>(result) & !flags::PF);
+    exec.cpu.set_status(flags::of_result::<S>(result));
     Ok(())
 }
 
@@ -47,7 +47,9 @@ fn bextr<const S: usize>(exec: &mut Exec<'_>, instruction: &Instruction) -> Resu
     let from_start = value.checked_shr((control & 0xff) as u32).unwrap_or(0);
     let result = low_bits(from_start, control >> 8 & 0xff);
     exec.set_register::<S>(instruction.op0_register(), result);
-    exec.cpu.set_status(flag_if(result == 0, flags::ZF));
+    // Of the undefined flags AMD's processors set AF and, as ever, PF.
+    let status = flags::of_result::<S>(result) & !flags::SF;
+    exec.cpu.set_status(status | flags::AF);
     Ok(())
 }
 
@@ -92,7 +94,7 @@ fn lowest_bit<O: LowestBit, const S: usize>(
     let value = exec.read_sized::<S>(instruction, 1)?;
     let result = O::apply(value) & crate::exec::mask(S);
     exec.set_register::<S>(instruction.op0_register(), result);
-    let status = flags::of_result::<S>(result) & !flags::PF;
+    let status = flags::of_result::<S>(result);
     exec.cpu.set_status(status | flag_if(O::carry(value), CF));
     Ok(())
 }
@@ -102,7 +104,7 @@ fn bzhi<const S: usize>(exec: &mut Exec<'_>, instruction: &Instruction) -> Resul
     let from = exec.register::<S>(instruction.op2_register()) & 0xff;
     let result = low_bits(value, from);
     exec.set_register::<S>(instruction.op0_register(), result);
-    let status = flags::of_result::<S>(result) & !flags::PF;
+    let status = flags::of_result::<S>(result);
     exec.cpu.set_status(status | flag_if(from >= S as u64 * 8, CF));
     Ok(())
 }

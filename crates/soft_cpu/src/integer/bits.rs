@@ -2,7 +2,7 @@
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
-use super::flags::{CF, ZF, flag_if};
+use super::flags::{self, CF, OF, PF, ZF, flag_if};
 use super::operands::{by_word_size, is_register, size_of};
 use crate::exception::Exception;
 use crate::exec::{Exec, Handler, address_mask, sign_extend};
@@ -141,7 +141,10 @@ fn bit_scan<const HIGHEST: bool, const S: usize>(
     if value != 0 {
         exec.set_register::<S>(instruction.op0_register(), position::<HIGHEST>(value));
     }
-    exec.cpu.rflags = exec.cpu.rflags & !ZF | flag_if(value == 0, ZF);
+    // Of the undefined flags AMD's processors set PF by the bit's number.
+    let number = if value == 0 { 0 } else { position::<HIGHEST>(value) };
+    exec.cpu
+        .set_status(flags::of_result::<S>(number) & PF | flag_if(value == 0, ZF));
     Ok(())
 }
 
@@ -159,7 +162,8 @@ fn count_zeros<const LEADING: bool, const S: usize>(
     };
     exec.set_register::<S>(instruction.op0_register(), zeros);
     let status = flag_if(value == 0, CF) | flag_if(zeros == 0, ZF);
-    exec.cpu.rflags = exec.cpu.rflags & !(CF | ZF) | status;
+    // Of the undefined flags AMD's processors keep OF.
+    exec.cpu.set_status(exec.cpu.rflags & OF | status);
     Ok(())
 }
 

@@ -27,16 +27,17 @@ fn adjust_packed<const DOWN: bool>(exec: &mut Exec<'_>, _: &Instruction) -> Resu
     let low = old & 0xf > 9 || present & AF != 0;
     let high = old > 0x99 || present & CF != 0;
     let correction = if low { 6 } else { 0 } + if high { 0x60 } else { 0 };
-    let result = if DOWN {
-        old.wrapping_sub(correction)
+    // OF is undefined; AMD's processors set it as the addition does.
+    let (result, status) = if DOWN {
+        flags::subtract::<1>(old, correction, 0)
     } else {
-        old.wrapping_add(correction)
-    } & 0xff;
+        flags::add::<1>(old, correction, 0)
+    };
     // DAS also reports the borrow of its first step.
     let borrowed = DOWN && low && old < 6;
     exec.set_number::<1>(Cpu::RAX, result);
     let carries = flag_if(low, AF) | flag_if(high || borrowed, CF);
-    exec.cpu.set_status(flags::of_result::<1>(result) | carries);
+    exec.cpu.set_status(status & !(AF | CF) | carries);
     Ok(())
 }
 
@@ -45,14 +46,15 @@ fn adjust_unpacked<const DOWN: bool>(exec: &mut Exec<'_>, _: &Instruction) -> Re
     let old = exec.accumulator::<2>();
     let adjust = old & 0xf > 9 || exec.cpu.rflags & AF != 0;
     let correction = if adjust { 0x106 } else { 0 };
-    let result = if DOWN {
-        old.wrapping_sub(correction)
+    // The undefined flags are those of the addition of 16 bits on AMD's processors.
+    let (result, status) = if DOWN {
+        flags::subtract::<2>(old, correction, 0)
     } else {
-        old.wrapping_add(correction)
+        flags::add::<2>(old, correction, 0)
     };
     exec.set_number::<2>(Cpu::RAX, result & 0xff0f);
     exec.cpu
-        .set_status(flags::of_result::<1>(result & 0xf) | flag_if(adjust, AF | CF));
+        .set_status(status & !(AF | CF) | flag_if(adjust, AF | CF));
     Ok(())
 }
 
@@ -69,9 +71,11 @@ fn aam(exec: &mut Exec<'_>, instruction: &Instruction) -> Result<(), Exception> 
 
 fn aad(exec: &mut Exec<'_>, instruction: &Instruction) -> Result<(), Exception> {
     let base = u64::from(instruction.immediate8());
-    let result = (exec.gpr(Register::AH) * base + exec.accumulator::<1>()) & 0xff;
+    let tens = exec.gpr(Register::AH) * base & 0xff;
+    // The undefined flags are those of the addition on AMD's processors.
+    let (result, status) = flags::add::<1>(exec.accumulator::<1>(), tens, 0);
     exec.set_number::<2>(Cpu::RAX, result);
-    exec.cpu.set_status(flags::of_result::<1>(result));
+    exec.cpu.set_status(status);
     Ok(())
 }
 

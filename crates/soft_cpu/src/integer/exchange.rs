@@ -58,7 +58,16 @@ fn exchange_add<const S: usize>(exec: &mut Exec<'_>, instruction: &Instruction) 
 fn compare_exchange<const S: usize>(exec: &mut Exec<'_>, instruction: &Instruction) -> Result<(), Exception> {
     let expected = exec.accumulator::<S>();
     let new = exec.register::<S>(instruction.op1_register());
-    let old = exec.update_sized::<S>(instruction, |old| if old == expected { new } else { old })?;
+    let old = if is_register(instruction, 0) {
+        exec.register::<S>(instruction.op0_register())
+    } else {
+        let exchange = |old| if old == expected { new } else { old };
+        exec.update_operand::<S>(instruction, instruction.has_lock_prefix(), exchange)?
+            .0
+    };
+    if old == expected && is_register(instruction, 0) {
+        exec.set_register::<S>(instruction.op0_register(), new);
+    }
     if old != expected {
         exec.set_number::<S>(Cpu::RAX, old);
     }

@@ -2,7 +2,7 @@
 
 use iced_x86::{Instruction, Mnemonic};
 
-use super::flags::{CF, OF};
+use super::flags::{AF, CF, OF};
 use super::operands::{by_size, by_wide_size, by_word_size, size_of};
 use crate::cpu::Cpu;
 use crate::exception::Exception;
@@ -117,6 +117,11 @@ fn dividend<const S: usize>(exec: &Exec<'_>) -> u128 {
     }
 }
 
+/// All flags are undefined after a division; AMD's processors keep CF and OF, set AF and clear the rest.
+fn set_divided(exec: &mut Exec<'_>) {
+    exec.cpu.set_status(exec.cpu.rflags & (CF | OF) | AF);
+}
+
 fn divide<const S: usize>(exec: &mut Exec<'_>, instruction: &Instruction) -> Result<(), Exception> {
     let divisor = exec.read_sized::<S>(instruction, 0)?;
     let dividend = dividend::<S>(exec);
@@ -132,6 +137,7 @@ fn divide<const S: usize>(exec: &mut Exec<'_>, instruction: &Instruction) -> Res
         }
     };
     set_double::<S>(exec, quotient, remainder);
+    set_divided(exec);
     Ok(())
 }
 
@@ -148,5 +154,6 @@ fn divide_signed<const S: usize>(exec: &mut Exec<'_>, instruction: &Instruction)
         return Err(Exception::DIVIDE);
     }
     set_double::<S>(exec, quotient as u64 & mask(S), remainder as u64 & mask(S));
+    set_divided(exec);
     Ok(())
 }

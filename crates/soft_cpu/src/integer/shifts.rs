@@ -2,7 +2,7 @@
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
-use super::flags::{self, CF, OF, STATUS, flag_if};
+use super::flags::{self, AF, CF, OF, STATUS};
 use super::operands::{by_size, by_wide_size, by_word_size, size_of};
 use crate::cpu::Cpu;
 use crate::exception::Exception;
@@ -29,11 +29,15 @@ const fn top<const S: usize>(value: u64) -> u64 {
 
 impl Shift for Shl {
     fn apply<const S: usize>(value: u64, count: u32, _: u64) -> (u64, u64) {
+        // AF is undefined after all shifts; AMD's processors set it.
         let wide = u128::from(value) << count;
         let result = wide as u64 & mask(S);
         let carry = (wide >> (S * 8)) as u64 & 1;
         let overflow = top::<S>(result) ^ carry;
-        (result, flags::of_result::<S>(result) | carry | overflow << 11)
+        (
+            result,
+            flags::of_result::<S>(result) | AF | carry | overflow << 11,
+        )
     }
 }
 
@@ -41,8 +45,12 @@ impl Shift for Shr {
     fn apply<const S: usize>(value: u64, count: u32, _: u64) -> (u64, u64) {
         let carry = value >> (count - 1) & 1;
         let result = value >> (count - 1) >> 1;
-        let overflow = top::<S>(value);
-        (result, flags::of_result::<S>(result) | carry | overflow << 11)
+        // Defined for one step, as the highest bit of what was there.
+        let overflow = result >> (S * 8 - 2) & 1;
+        (
+            result,
+            flags::of_result::<S>(result) | AF | carry | overflow << 11,
+        )
     }
 }
 
@@ -50,7 +58,7 @@ impl Shift for Sar {
     fn apply<const S: usize>(value: u64, count: u32, _: u64) -> (u64, u64) {
         let signed = sign_extend(value, S) as i64 >> (count - 1);
         let result = (signed >> 1) as u64 & mask(S);
-        (result, flags::of_result::<S>(result) | signed as u64 & 1)
+        (result, flags::of_result::<S>(result) | AF | signed as u64 & 1)
     }
 }
 
@@ -200,33 +208,38 @@ fn shift_double<const LEFT: bool, const S: usize>(
     Ok(())
 }
 
-/// Counts above 16 with 16-bit operands are undefined; processors then go on with `value` again behind `filler`.
+/// Counts above 16 with 16-bit operands are undefined; AMD's processors go on with `filler` once more, and know no
+/// carry. OF is defined for one step.
 fn shift_left_double<const S: usize>(value: u64, filler: u64, count: u32) -> (u64, u64) {
     let bits = S as u32 * 8;
-    let row = if S == 2 {
-        u128::from(value) << 32 | u128::from(filler) << 16 | u128::from(value)
+    let (fillers, width) = if S == 2 {
+        (filler << 16 | filler, 32)
     } else {
-        u128::from(value) << bits | u128::from(filler)
+        (filler, bits)
     };
-    let low = if S == 2 { 32 } else { bits };
-    let result = (row << count >> low) as u64 & mask(S);
-    // The last bit that went out on the left.
-    let carry = (row >> (low + bits - count)) as u64 & 1;
-    double_flags::<S>(value, result, carry)
+    let filled = (u128::from(fillers) << count >> width) as u64;
+    let shifted = u128::from(value) << count;
+    let result = (shifted as u64 | filled) & mask(S);
+    let carry = (shifted >> bits) as u64 & 1;
+    let overflow = carry ^ top::<S>(shifted as u64);
+    (
+        result,
+        flags::of_result::<S>(result) | AF | carry | overflow << 11,
+    )
 }
 
 fn shift_right_double<const S: usize>(value: u64, filler: u64, count: u32) -> (u64, u64) {
     let bits = S as u32 * 8;
     let mut row = u128::from(filler) << bits | u128::from(value);
     if S == 2 {
-        row |= u128::from(value) << 32;
+        row |= u128::from(filler) << 32;
     }
     let result = (row >> count) as u64 & mask(S);
-    let carry = (row >> (count - 1)) as u64 & 1;
-    double_flags::<S>(value, result, carry)
-}
-
-fn double_flags<const S: usize>(old: u64, result: u64, carry: u64) -> (u64, u64) {
-    let overflow = flag_if(top::<S>(old) != top::<S>(result), OF);
-    (result, flags::of_result::<S>(result) | carry | overflow)
+    // Above 16 there is none here either.
+    let carry = value >> (count - 1) & 1;
+    let overflow = top::<S>(result) ^ result >> (bits - 2) & 1;
+    (
+        result,
+        flags::of_result::<S>(result) | AF | carry | overflow << 11,
+    )
 }

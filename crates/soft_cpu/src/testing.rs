@@ -1,0 +1,3 @@
+//! Processors and memory for this crate's unit tests.
+
+pub(crate) mod integer;

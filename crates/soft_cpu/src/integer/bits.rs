@@ -173,3 +173,84 @@ fn count_ones<const S: usize>(exec: &mut Exec<'_>, instruction: &Instruction) ->
     exec.cpu.set_status(flag_if(value == 0, ZF));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::Cpu;
+    use crate::testing::integer::*;
+
+    #[test]
+    fn bit_tests_of_registers_wrap_at_their_width() {
+        let mut machine = Machine::new(64);
+        machine.set_gprs(&[(Cpu::RAX, 0b100), (Cpu::RCX, 34)]);
+
+        machine.run(&[0x0f, 0xa3, 0xc8]).unwrap();
+        assert_eq!(machine.status(), CF);
+        machine.run(&[0x48, 0x0f, 0xab, 0xc8]).unwrap();
+        assert_eq!((machine.cpu.gpr[Cpu::RAX], machine.status()), (1 << 34 | 4, 0));
+        machine.run(&[0x48, 0x0f, 0xba, 0xf0, 2]).unwrap();
+        assert_eq!((machine.cpu.gpr[Cpu::RAX], machine.status()), (1 << 34, CF));
+        machine.run(&[0x48, 0x0f, 0xba, 0xf8, 63]).unwrap();
+        assert_eq!(machine.cpu.gpr[Cpu::RAX], 1 << 63 | 1 << 34);
+    }
+
+    #[test]
+    fn bit_strings_in_memory_reach_beyond_their_operand_both_ways() {
+        let mut machine = Machine::new(64);
+        machine.set_gprs(&[
+            (Cpu::RSI, DATA + 0x100),
+            (Cpu::RCX, -129_i64 as u64),
+            (Cpu::RBX, 200),
+        ]);
+
+        machine.run(&[0x48, 0x0f, 0xab, 0x0e]).unwrap();
+        machine.run(&[0xf0, 0x0f, 0xab, 0x1e]).unwrap();
+        machine.run(&[0x66, 0x0f, 0xbb, 0x1e]).unwrap();
+
+        assert_eq!(machine.quad(DATA + 0x100 - 24), 1 << 63);
+        assert_eq!((machine.quad(DATA + 0x118), machine.status()), (0, CF));
+    }
+
+    #[test]
+    fn bit_number_that_is_an_immediate_stays_in_the_operand() {
+        let mut machine = Machine::new(64);
+        machine.cpu.gpr[Cpu::RSI] = DATA;
+        machine.run(&[0x0f, 0xba, 0x2e, 0xff]).unwrap();
+        assert_eq!(machine.quad(DATA), 1 << 31);
+    }
+
+    #[test]
+    fn bit_scans_of_nothing_leave_the_destination() {
+        let mut machine = Machine::new(64);
+        machine.set_gprs(&[(Cpu::RAX, u64::MAX), (Cpu::RBX, 0x50)]);
+
+        machine.run(&[0x0f, 0xbc, 0xc1]).unwrap();
+        assert_eq!((machine.cpu.gpr[Cpu::RAX], machine.status()), (u64::MAX, ZF | PF));
+        machine.run(&[0x0f, 0xbc, 0xc3]).unwrap();
+        assert_eq!(machine.cpu.gpr[Cpu::RAX], 4);
+        machine.run(&[0x48, 0x0f, 0xbd, 0xc3]).unwrap();
+        assert_eq!((machine.cpu.gpr[Cpu::RAX], machine.status()), (6, PF));
+    }
+
+    #[test]
+    fn counts_of_bits_know_the_width() {
+        let mut machine = Machine::new(64);
+        for (code, rbx, count, status) in [
+            (&[0xf3, 0x0f, 0xbc, 0xc3][..], 0, 32, CF),
+            (&[0xf3, 0x66, 0x0f, 0xbd, 0xc3], 0x10, 11, 0),
+            (&[0xf3, 0x48, 0x0f, 0xbd, 0xc3], 1 << 63, 0, ZF),
+            (&[0xf3, 0x48, 0x0f, 0xb8, 0xc3], u64::MAX, 64, 0),
+            (&[0xf3, 0x0f, 0xb8, 0xc3], 1 << 32, 0, ZF),
+        ] {
+            machine.set_gprs(&[(Cpu::RAX, 0), (Cpu::RBX, rbx)]);
+            machine.cpu.set_status(0);
+            machine.run(code).unwrap();
+            assert_eq!(
+                (machine.cpu.gpr[Cpu::RAX], machine.status()),
+                (count, status),
+                "{code:02x?}"
+            );
+        }
+    }
+}

@@ -85,3 +85,56 @@ fn salc(exec: &mut Exec<'_>, _: &Instruction) -> Result<(), Exception> {
     exec.set_number::<1>(Cpu::RAX, if carry { 0xff } else { 0 });
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::flags::{PF, SF, ZF};
+    use crate::testing::integer::*;
+
+    /// AX after an instruction on AX, and the status flags.
+    fn computed(code: &[u8], ax: u64, status: u64) -> (u64, u64) {
+        let mut machine = Machine::new(32);
+        machine.cpu.gpr[Cpu::RAX] = ax;
+        machine.cpu.set_status(status);
+        machine.run(code).unwrap();
+        (machine.cpu.gpr[Cpu::RAX], machine.status())
+    }
+
+    #[test]
+    fn packed_sums_and_differences_become_decimal() {
+        assert_eq!(computed(&[0x27], 0xae, 0), (0x14, CF | AF | PF));
+        assert_eq!(computed(&[0x27], 0x2e, 0), (0x34, AF));
+        assert_eq!(computed(&[0x2f], 0xee, 0), (0x88, CF | AF | SF | PF));
+        assert_eq!(computed(&[0x2f], 0x03, AF), (0xfd, CF | AF | SF));
+    }
+
+    #[test]
+    fn unpacked_sums_and_differences_carry_into_ah() {
+        assert_eq!(computed(&[0x37], 0x00fb, 0).0, 0x0201);
+        assert_eq!(computed(&[0x37], 0x0015, 0), (0x0005, 0));
+        assert_eq!(computed(&[0x3f], 0x0105, AF).0, 0xff0f);
+    }
+
+    #[test]
+    fn products_and_dividends_are_split_and_joined_at_any_base() {
+        assert_eq!(computed(&[0xd4, 10], 0x99, 0), (0x0f03, PF));
+        assert_eq!(computed(&[0xd5, 10], 0x0307, 0), (37, AF));
+        assert_eq!(computed(&[0xd4, 16], 0x40, 0), (0x0400, ZF | PF));
+    }
+
+    #[test]
+    fn split_at_base_zero_is_a_divide_error() {
+        let mut machine = Machine::new(32);
+        assert_eq!(machine.run(&[0xd4, 0]), Err(Exception::DIVIDE));
+    }
+
+    #[test]
+    fn salc_spreads_the_carry_and_64_bit_code_knows_none_of_this() {
+        assert_eq!(computed(&[0xd6], 0x1234, CF).0, 0x12ff);
+        assert_eq!(computed(&[0xd6], 0x1234, 0).0, 0x1200);
+        for code in [0x27, 0x2f, 0x37, 0x3f, 0xd4, 0xd5, 0xd6] {
+            assert_eq!(Machine::new(64).run(&[code, 10]), Err(Exception::UNDEFINED));
+        }
+    }
+}

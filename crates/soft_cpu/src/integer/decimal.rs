@@ -71,7 +71,7 @@ fn aam(exec: &mut Exec<'_>, instruction: &Instruction) -> Result<(), Exception> 
 
 fn aad(exec: &mut Exec<'_>, instruction: &Instruction) -> Result<(), Exception> {
     let base = u64::from(instruction.immediate8());
-    let tens = exec.gpr(Register::AH) * base & 0xff;
+    let tens = (exec.gpr(Register::AH) * base) & 0xff;
     // The undefined flags are those of the addition on AMD's processors.
     let (result, status) = flags::add::<1>(exec.accumulator::<1>(), tens, 0);
     exec.set_number::<2>(Cpu::RAX, result);

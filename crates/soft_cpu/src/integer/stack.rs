@@ -2,7 +2,7 @@
 
 use iced_x86::{Code, Instruction, Mnemonic, OpKind};
 
-use super::flags::{AC, IF, IOPL, RF, TF, VM};
+use super::flags::{AC, DF, ID, IF, IOPL, NT, RF, STATUS, TF, VM};
 use super::operands::{by_word_size, is_register, size_of};
 use crate::cpu::{Cpu, Mode, SegReg};
 use crate::exception::Exception;
@@ -180,7 +180,7 @@ fn pop_flags<const S: usize>(exec: &mut Exec<'_>, _: &Instruction) -> Result<(),
     let virtually = virtual_interrupts::<S>(exec)?;
     let value = exec.peek(0, S)?;
     let old = exec.cpu.rflags;
-    let mut changed = 0x4dd5 | if S == 2 { 0 } else { AC | super::flags::ID };
+    let mut changed = STATUS | TF | DF | NT | if S == 2 { 0 } else { AC | ID };
     let level = u64::from(exec.cpu.cpl());
     if level == 0 {
         changed |= IOPL;
@@ -319,7 +319,7 @@ mod tests {
         let mut machine = Machine::new(64);
         machine.set_quad(TOP, u64::MAX);
         machine.run(&[0x9d]).unwrap();
-        let allowed = flags::STATUS | flags::DF | TF | flags::NT | IF | IOPL | AC | flags::ID;
+        let allowed = STATUS | DF | TF | NT | IF | IOPL | AC | ID;
         assert_eq!(machine.cpu.rflags, allowed | flags::FIXED);
     }
 
@@ -340,10 +340,10 @@ mod tests {
     #[test]
     fn popf_of_16_bits_keeps_the_flags_above() {
         let mut machine = Machine::new(64);
-        machine.cpu.set_rflags(AC | flags::ID);
+        machine.cpu.set_rflags(AC | ID);
         machine.set_quad(TOP, flags::CF);
         machine.run(&[0x66, 0x9d]).unwrap();
-        assert_eq!(machine.cpu.rflags, AC | flags::ID | flags::CF | flags::FIXED);
+        assert_eq!(machine.cpu.rflags, AC | ID | flags::CF | flags::FIXED);
     }
 
     #[test]

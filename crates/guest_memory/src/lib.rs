@@ -9,17 +9,20 @@
 
 mod file_io;
 mod ram_view;
+mod watch;
 
 use std::ops::Deref;
 use std::sync::Arc;
 
 pub use file_io::GuestRange;
 pub use ram_view::RamView;
+use vm_memory::GuestMemoryMmap;
+use vm_memory::mmap::{FromRangesError, MmapRegion};
 pub use vm_memory::{
     ByteValued, Bytes, GuestAddress, GuestMemory as GuestMemoryAccess, GuestMemoryBackend, GuestMemoryRegion,
     MemoryRegionAddress, VolatileMemory, VolatileSlice,
 };
-use vm_memory::{GuestMemoryMmap, mmap::FromRangesError};
+pub use watch::{RegionWatch, WriteObserver};
 
 /// Size of the smallest page that RAM is made of, in bytes.
 pub const PAGE_SIZE: u64 = 4096;
@@ -55,7 +58,7 @@ pub struct RamRegion {
 /// All RAM of one guest. Clones share it; the mapping goes with the last clone.
 #[derive(Clone, Debug)]
 pub struct GuestMemory {
-    map: Arc<GuestMemoryMmap<()>>,
+    map: Arc<GuestMemoryMmap<RegionWatch>>,
 }
 
 impl GuestMemory {
@@ -87,6 +90,38 @@ impl GuestMemory {
             .collect()
     }
 
+    /// Tells `observer` of writes to pages that are [watched](Self::watch). Can be called once for all clones.
+    pub fn observe_writes(&self, observer: &Arc<dyn WriteObserver>) {
+        for region in self.map.iter() {
+            MmapRegion::bitmap(region).observe(region.start_addr().0, observer.clone());
+        }
+    }
+
+    /// Watches the page at `gpa`; says whether it was not watched before. Without an observer there is nothing to
+    /// watch for.
+    pub fn watch(&self, gpa: u64) -> bool {
+        self.watched_region(gpa)
+            .is_some_and(|(watch, offset)| watch.watch(offset))
+    }
+
+    /// Watches the page at `gpa` no more.
+    pub fn unwatch(&self, gpa: u64) {
+        if let Some((watch, offset)) = self.watched_region(gpa) {
+            watch.unwatch(offset);
+        }
+    }
+
+    /// Whether the page at `gpa` is watched.
+    pub fn is_watched(&self, gpa: u64) -> bool {
+        self.watched_region(gpa)
+            .is_some_and(|(watch, offset)| watch.is_watched(offset))
+    }
+
+    fn watched_region(&self, gpa: u64) -> Option<(&RegionWatch, u64)> {
+        let region = self.map.find_region(GuestAddress(gpa))?;
+        Some((MmapRegion::bitmap(region), gpa - region.start_addr().0))
+    }
+
     /// All RAM together, in bytes.
     pub fn total_len(&self) -> u64 {
         self.map.iter().map(|region| region.len()).sum()
@@ -96,7 +131,7 @@ impl GuestMemory {
 /// `vm-memory`'s traits ([`Bytes`], [`GuestMemoryAccess`]) work on a handle directly, and `virtio-queue`
 /// takes it by this bound.
 impl Deref for GuestMemory {
-    type Target = GuestMemoryMmap<()>;
+    type Target = GuestMemoryMmap<RegionWatch>;
 
     fn deref(&self) -> &Self::Target {
         &self.map

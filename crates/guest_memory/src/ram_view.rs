@@ -4,6 +4,8 @@
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use host_os::{X86_LOAD, X86_STORE, compare_exchange_16};
+
 use crate::{GuestMemory, RamRegion};
 
 /// All RAM of a VM, with the addresses in one table. Keeps the memory it shows.
@@ -17,18 +19,6 @@ pub struct RamView {
 /// straddles eight bytes, and 16 bytes at a time where the host has no such instruction.
 static STRADDLING: Mutex<()> = Mutex::new(());
 
-/// How an aligned atomic access orders the others around it: as an x86 processor does.
-const LOAD: Ordering = if cfg!(target_arch = "x86_64") {
-    Ordering::Relaxed
-} else {
-    Ordering::Acquire
-};
-const STORE: Ordering = if cfg!(target_arch = "x86_64") {
-    Ordering::Relaxed
-} else {
-    Ordering::Release
-};
-
 impl RamView {
     /// Shows all of `memory` as well.
     pub fn add(&mut self, memory: &GuestMemory) {
@@ -39,6 +29,21 @@ impl RamView {
     /// The stretches of RAM, in the order in which they were added.
     pub fn regions(&self) -> &[RamRegion] {
         &self.regions
+    }
+
+    /// Watches the page at `gpa` for [writes by devices](GuestMemory::watch); says whether it was not watched before.
+    pub fn watch(&self, gpa: u64) -> bool {
+        self.memories.iter().any(|memory| memory.watch(gpa))
+    }
+
+    /// Watches it no more.
+    pub fn unwatch(&self, gpa: u64) {
+        self.memories.iter().for_each(|memory| memory.unwatch(gpa));
+    }
+
+    /// Whether it is watched.
+    pub fn is_watched(&self, gpa: u64) -> bool {
+        self.memories.iter().any(|memory| memory.is_watched(gpa))
     }
 
     /// Host address of the byte at `gpa`, where `len` bytes from there on are RAM.
@@ -63,10 +68,10 @@ impl RamView {
             // accesses, so no reference to these bytes exists.
             return Some(unsafe {
                 match size {
-                    1 => AtomicU8::from_ptr(address as *mut u8).load(LOAD).into(),
-                    2 => AtomicU16::from_ptr(address as *mut u16).load(LOAD).into(),
-                    4 => AtomicU32::from_ptr(address as *mut u32).load(LOAD).into(),
-                    _ => AtomicU64::from_ptr(address as *mut u64).load(LOAD),
+                    1 => AtomicU8::from_ptr(address as *mut u8).load(X86_LOAD).into(),
+                    2 => AtomicU16::from_ptr(address as *mut u16).load(X86_LOAD).into(),
+                    4 => AtomicU32::from_ptr(address as *mut u32).load(X86_LOAD).into(),
+                    _ => AtomicU64::from_ptr(address as *mut u64).load(X86_LOAD),
                 }
             });
         }
@@ -88,10 +93,10 @@ impl RamView {
         // SAFETY: as in `load`.
         unsafe {
             match size {
-                1 => AtomicU8::from_ptr(address as *mut u8).store(value as u8, STORE),
-                2 => AtomicU16::from_ptr(address as *mut u16).store(value as u16, STORE),
-                4 => AtomicU32::from_ptr(address as *mut u32).store(value as u32, STORE),
-                _ => AtomicU64::from_ptr(address as *mut u64).store(value, STORE),
+                1 => AtomicU8::from_ptr(address as *mut u8).store(value as u8, X86_STORE),
+                2 => AtomicU16::from_ptr(address as *mut u16).store(value as u16, X86_STORE),
+                4 => AtomicU32::from_ptr(address as *mut u32).store(value as u32, X86_STORE),
+                _ => AtomicU64::from_ptr(address as *mut u64).store(value, X86_STORE),
             }
         }
         true
@@ -237,10 +242,8 @@ impl RamView {
     pub fn compare_exchange_16(&self, gpa: u64, current: u128, new: u128) -> Option<Result<u128, u128>> {
         let address = self.host_address(gpa, 16)?;
         debug_assert!(address % 16 == 0);
-        #[cfg(target_arch = "x86_64")]
-        if std::arch::is_x86_feature_detected!("cmpxchg16b") {
-            // SAFETY: 16 aligned bytes of a mapping that lives, as in `load`; the host has the instruction.
-            let old = unsafe { exchange_16(address, current, new) };
+        // SAFETY: 16 aligned bytes of a mapping that lives, as in `load`.
+        if let Some(old) = unsafe { compare_exchange_16(address as *mut u128, current, new) } {
             return Some(if old == current { Ok(old) } else { Err(old) });
         }
         let _turn = STRADDLING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -253,30 +256,6 @@ impl RamView {
         self.write(gpa, &new.to_le_bytes());
         Some(Ok(old))
     }
-}
-
-/// The host's own instruction; gives back what was there.
-///
-/// # Safety
-/// The host has `CMPXCHG16B`; 16 bytes at `address`, aligned, are memory that nobody has a reference to.
-#[cfg(target_arch = "x86_64")]
-unsafe fn exchange_16(address: usize, current: u128, new: u128) -> u128 {
-    let (mut low, mut high) = (current as u64, (current >> 64) as u64);
-    // SAFETY: the caller's promise. RBX may not be named as an operand, so it is put back by hand.
-    unsafe {
-        std::arch::asm!(
-            "xchg rbx, {new_low}",
-            "lock cmpxchg16b [{address}]",
-            "mov rbx, {new_low}",
-            address = in(reg) address,
-            new_low = inout(reg) new as u64 => _,
-            inout("rax") low,
-            inout("rdx") high,
-            in("rcx") (new >> 64) as u64,
-            options(nostack),
-        );
-    }
-    u128::from(high) << 64 | u128::from(low)
 }
 
 fn widen<T: Into<u64>>(result: Result<T, T>) -> Result<u64, u64> {

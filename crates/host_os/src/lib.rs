@@ -3,16 +3,21 @@
 //! **Knows:** how this host makes events, interrupts a thread, names its current boot and gives random bytes.
 //! **Must never know:** guests, devices, images. What differs between systems stays in `sys`.
 //!
-//! `unsafe` is allowed here for calls that `rustix` does not offer: signal handlers and signals to one thread.
+//! `unsafe` is allowed here for calls that `rustix` does not offer: signal handlers and signals to one thread; for
+//! mapping memory; for what only an instruction of the processor can do.
 
+mod atomics;
 mod boot_id;
+mod code_memory;
 mod error;
 mod event;
 mod random;
 mod sys;
 mod thread_interrupt;
 
+pub use atomics::{X86_LOAD, X86_STORE, compare_exchange_16};
 pub use boot_id::boot_id;
+pub use code_memory::CodeMemory;
 pub use error::Error;
 pub use event::Event;
 pub use random::random_bytes;

@@ -16,6 +16,11 @@ pub(crate) struct Exception {
 impl Exception {
     /// #DE: division by zero, or a quotient that does not fit.
     pub(crate) const DIVIDE: Self = Self::plain(0);
+    /// #DF: an exception while another was on its way to its handler. It has no instruction to return to.
+    pub(crate) const DOUBLE_FAULT: Self = Self {
+        trap: true,
+        ..Self::with_code(8, 0)
+    };
     /// #BR: `BOUND` out of range.
     pub(crate) const BOUND: Self = Self::plain(5);
     /// #UD: an instruction that does not exist here.

@@ -9,14 +9,21 @@
 //! the translator alone.
 
 mod apic;
+mod attention;
 mod blocks;
 mod cpu;
 mod exception;
 mod exec;
 mod integer;
 mod memory;
+mod state;
 mod system;
 #[cfg(test)]
 mod testing;
+mod translate;
+mod vcpu;
 mod vector;
+mod vm;
 mod x87;
+
+pub use vm::open;

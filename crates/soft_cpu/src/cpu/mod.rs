@@ -2,6 +2,7 @@
 
 mod features;
 mod mode;
+mod tsc;
 
 use std::sync::Arc;
 
@@ -10,12 +11,14 @@ use hypervisor::x86_64::{
 };
 
 pub(crate) use features::Features;
-pub(crate) use mode::{Mode, TlbSet};
+pub(crate) use mode::{Mode, TlbSet, VectorMode};
+pub(crate) use tsc::{TSC_KHZ, TscClock};
 
 use crate::apic::Apic;
 use crate::blocks::Blocks;
 use crate::memory::Tlb;
 use crate::system::SystemMsrs;
+use crate::translate::{Translator, TranslatorState};
 use crate::vector::VectorState;
 use crate::x87::X87;
 
@@ -85,9 +88,19 @@ pub(crate) enum SegReg {
     Gs = 5,
 }
 
+/// Room for what a signal handler of the host may push and use.
+#[repr(C, align(64))]
+pub(crate) struct SignalRoom([u8; 32 * 1024]);
+
+impl SignalRoom {
+    pub(crate) const EMPTY: Self = Self([0; 32 * 1024]);
+}
+
 /// Everything one vCPU is. Translated code addresses the first fields by their offsets.
 #[repr(C)]
 pub(crate) struct Cpu {
+    /// While translated code runs, the host's stack pointer is the address behind this.
+    pub(crate) room: SignalRoom,
     /// RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8 to R15.
     pub(crate) gpr: [u64; 16],
     /// While an instruction executes: the address of the next one.
@@ -98,6 +111,8 @@ pub(crate) struct Cpu {
     pub(crate) vector: VectorState,
     /// x87 and MMX.
     pub(crate) x87: X87,
+    /// What translated code works with.
+    pub(crate) translator: TranslatorState,
     /// Translations from linear addresses.
     pub(crate) tlb: Tlb,
     /// What follows from CS, CR0, CR4, EFER and RFLAGS.AC.
@@ -127,6 +142,8 @@ pub(crate) struct Cpu {
     pub(crate) features: Features,
     /// Decoded code.
     pub(crate) blocks: Blocks,
+    /// Translated code.
+    pub(crate) translations: Translator,
 }
 
 impl Cpu {

@@ -16,6 +16,17 @@ pub(crate) enum TlbSet {
     SupervisorOpen = 2,
 }
 
+/// How vector instructions may be executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum VectorMode {
+    /// By their handlers alone: they raise exceptions, or may.
+    Handlers,
+    /// SSE by the host as well.
+    Sse,
+    /// AVX, too.
+    Avx,
+}
+
 /// Follows from other registers; kept because every instruction asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Mode {
@@ -29,6 +40,8 @@ pub(crate) struct Mode {
     pub(crate) set: TlbSet,
     /// #AC is on: CR0.AM, RFLAGS.AC, level 3.
     pub(crate) alignment_checks: bool,
+    /// Follows from CR0, CR4, XCR0 and the masks of MXCSR.
+    pub(crate) vector: VectorMode,
 }
 
 impl Mode {
@@ -39,6 +52,7 @@ impl Mode {
         cpl: 0,
         set: TlbSet::Supervisor,
         alignment_checks: false,
+        vector: VectorMode::Handlers,
     };
 
     pub(super) fn of(cpu: &Cpu) -> Self {
@@ -68,6 +82,7 @@ impl Mode {
             cpl,
             set,
             alignment_checks: cpl == 3 && ac && cpu.cr0 & control::CR0_AM != 0,
+            vector: vector_mode(cpu),
         }
     }
 
@@ -79,4 +94,17 @@ impl Mode {
             _ => u64::MAX,
         }
     }
+}
+
+fn vector_mode(cpu: &Cpu) -> VectorMode {
+    /// The six exception masks (Intel SDM vol. 1, 10.2.3).
+    const MASKS: u32 = 0x1f80;
+    /// SSE and AVX state.
+    const AVX_STATE: u64 = 6;
+    let forbidden = cpu.cr0 & (control::CR0_EM | control::CR0_TS) != 0;
+    if forbidden || cpu.cr4 & control::CR4_OSFXSR == 0 || cpu.vector.mxcsr & MASKS != MASKS {
+        return VectorMode::Handlers;
+    }
+    let avx = cpu.cr4 & control::CR4_OSXSAVE != 0 && cpu.xcr0 & AVX_STATE == AVX_STATE;
+    if avx { VectorMode::Avx } else { VectorMode::Sse }
 }

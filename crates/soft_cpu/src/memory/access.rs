@@ -31,7 +31,7 @@ impl Exec<'_> {
         if let Some(host) = self.memory.ram().host_address(page, PAGE_SIZE) {
             // With a log of dirty pages only a store makes later ones free, and never one to decoded code.
             let logged = !self.memory.logs_dirty() || access == Access::Write;
-            let writable = found.writable && logged && !self.memory.code().get(page);
+            let writable = found.writable && logged && !self.memory.ram().is_watched(page);
             if writable && access == Access::Write {
                 self.memory.mark_dirty(page);
             }

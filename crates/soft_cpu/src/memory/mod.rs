@@ -13,9 +13,10 @@ mod tlb;
 
 use guest_memory::{GuestMemory, RamView};
 
+pub(crate) use operand::within_limit;
 use page_bits::PageBits;
 pub(crate) use paging::{Access, PHYSICAL_BITS, is_canonical};
-pub(crate) use tlb::Tlb;
+pub(crate) use tlb::{ENTRIES as TLB_ENTRIES, Entry as TlbEntry, Tlb};
 
 /// Size of the smallest page, and the mask of an offset in it.
 pub(crate) const PAGE_SIZE: u64 = 4096;
@@ -25,8 +26,6 @@ pub(crate) const PAGE_OFFSET: u64 = PAGE_SIZE - 1;
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     ram: RamView,
-    /// Pages from which some vCPU has decoded code: stores to them are watched.
-    code: PageBits,
     /// Pages written since the last look, where that is logged.
     dirty: PageBits,
     log_dirty: bool,
@@ -37,24 +36,17 @@ impl Memory {
     pub(crate) fn with(&self, more: &GuestMemory, log_dirty: bool) -> Self {
         let mut ram = self.ram.clone();
         ram.add(more);
-        let (code, dirty) = (
-            PageBits::covering(ram.regions()),
-            PageBits::covering(ram.regions()),
-        );
+        let dirty = PageBits::covering(ram.regions());
         Self {
             ram,
-            code,
             dirty,
             log_dirty,
         }
     }
 
+    /// RAM. Pages that some vCPU has decoded code from are watched.
     pub(crate) fn ram(&self) -> &RamView {
         &self.ram
-    }
-
-    pub(crate) fn code(&self) -> &PageBits {
-        &self.code
     }
 
     /// Notes that the page at `gpa` is written.

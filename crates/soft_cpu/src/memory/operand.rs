@@ -1,6 +1,6 @@
 //! Loads and stores by segment and offset, with the checks of segmentation (Intel SDM vol. 3, 5.3 and 5.4).
 
-use hypervisor::x86_64::SegmentAttributes as A;
+use hypervisor::x86_64::{Segment, SegmentAttributes as A};
 
 use super::paging::{Access, is_canonical};
 use crate::cpu::{SegReg, control};
@@ -53,21 +53,7 @@ impl Exec<'_> {
                 return Err(outside(segment));
             }
         }
-        let last = offset.wrapping_add(size.saturating_sub(1));
-        let limit = u64::from(register.limit);
-        // Type bit 2 of data: the segment grows downwards, and its limit is where it ends below.
-        let expands_down = !attributes.contains(A::CODE) && attributes.bits() & 4 != 0;
-        let top = if attributes.contains(A::BIG) {
-            0xffff_ffff
-        } else {
-            0xffff
-        };
-        let inside = if expands_down {
-            offset > limit && last <= top
-        } else {
-            last <= limit
-        };
-        if !inside || last < offset {
+        if !within_limit(register, offset, size) {
             return Err(outside(segment));
         }
         let linear = register.base.wrapping_add(offset) & 0xffff_ffff;
@@ -124,6 +110,26 @@ impl Exec<'_> {
         let linear = self.linear(segment, offset, bytes.len() as u64, Access::Write)?;
         self.linear_write(self.cpu.mode.set, linear, bytes)
     }
+}
+
+/// Whether `size` bytes at `offset` lie inside a segment (Intel SDM vol. 3, 5.3).
+pub(crate) fn within_limit(segment: &Segment, offset: u64, size: u64) -> bool {
+    let last = offset.wrapping_add(size.saturating_sub(1));
+    let limit = u64::from(segment.limit);
+    let attributes = segment.attributes;
+    // Type bit 2 of data: the segment grows downwards, and its limit is where it ends below.
+    let expands_down = !attributes.contains(A::CODE) && attributes.bits() & 4 != 0;
+    let top = if attributes.contains(A::BIG) {
+        0xffff_ffff
+    } else {
+        0xffff
+    };
+    let inside = if expands_down {
+        offset > limit && last <= top
+    } else {
+        last <= limit
+    };
+    inside && last >= offset
 }
 
 /// What an access outside a segment raises.

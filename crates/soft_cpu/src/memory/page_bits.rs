@@ -36,24 +36,13 @@ impl PageBits {
         Some((words.get((page / 64) as usize)?, 1 << (page % 64)))
     }
 
-    /// Sets the bit of the page at `gpa`; says whether it was clear.
-    pub(crate) fn set(&self, gpa: u64) -> bool {
-        self.place(gpa).is_some_and(|(word, bit)| {
-            word.load(Ordering::Relaxed) & bit == 0 && word.fetch_or(bit, Ordering::SeqCst) & bit == 0
-        })
-    }
-
-    /// Clears the bit of the page at `gpa`.
-    pub(crate) fn clear(&self, gpa: u64) {
+    /// Sets the bit of the page at `gpa`.
+    pub(crate) fn set(&self, gpa: u64) {
         if let Some((word, bit)) = self.place(gpa) {
-            word.fetch_and(!bit, Ordering::SeqCst);
+            if word.load(Ordering::Relaxed) & bit == 0 {
+                word.fetch_or(bit, Ordering::SeqCst);
+            }
         }
-    }
-
-    /// Whether the bit of the page at `gpa` is set.
-    pub(crate) fn get(&self, gpa: u64) -> bool {
-        self.place(gpa)
-            .is_some_and(|(word, bit)| word.load(Ordering::SeqCst) & bit != 0)
     }
 
     /// The pages whose bits are set, in ascending order in each stretch; clears them.

@@ -55,10 +55,10 @@ impl Exec<'_> {
     }
 
     /// After a store to RAM that did not go through a write tag: logs it and drops code decoded from there.
-    pub(super) fn note_store(&mut self, gpa: u64, len: u64) {
+    pub(super) fn note_store(&mut self, gpa: u64, _len: u64) {
         self.memory.mark_dirty(gpa);
-        if self.memory.code().get(gpa) {
-            self.code_written(gpa, len);
+        if self.memory.ram().is_watched(gpa) {
+            self.code_written(gpa);
         }
     }
 

@@ -7,10 +7,11 @@ use crate::cpu::TlbSet;
 pub(crate) const ENTRIES: usize = 256;
 /// Entries for code.
 const CODE_ENTRIES: usize = 64;
-/// A tag that no page has.
-const NONE: u64 = u64::MAX;
 
-/// One page. Linear address + `addend` is the host's address.
+/// One page.
+///
+/// Translated code computes `linear ^ tag`: for an access inside the page that is the offset in it, for every other
+/// address it is 4096 or more.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub(crate) struct Entry {
@@ -18,18 +19,11 @@ pub(crate) struct Entry {
     pub(crate) read_tag: u64,
     /// The same for stores: the page is writable, marked dirty, and holds no decoded code.
     pub(crate) write_tag: u64,
-    /// Host address minus linear address.
-    pub(crate) addend: u64,
+    /// Where the host has the page.
+    pub(crate) host: u64,
     /// Guest-physical address of the page; bit 0 says that the translation is global.
     gpa: u64,
 }
-
-const EMPTY: Entry = Entry {
-    read_tag: NONE,
-    write_tag: NONE,
-    addend: 0,
-    gpa: 0,
-};
 
 /// A page of code.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +34,7 @@ struct CodeEntry {
 }
 
 const EMPTY_CODE: CodeEntry = CodeEntry {
-    tag: NONE,
+    tag: u64::MAX,
     gpa: 0,
     set: TlbSet::User,
 };
@@ -51,6 +45,8 @@ pub(crate) struct Tlb {
     /// By [`TlbSet`]; an entry lies at the low bits of its page number.
     pub(crate) data: [[Entry; ENTRIES]; 3],
     code: [CodeEntry; CODE_ENTRIES],
+    /// Counts what was forgotten, for whoever remembers more by linear address.
+    pub(crate) generation: u64,
 }
 
 fn slot(linear: u64) -> usize {
@@ -61,11 +57,32 @@ fn code_slot(linear: u64) -> usize {
     (linear / PAGE_SIZE) as usize % CODE_ENTRIES
 }
 
+/// A tag that no address of this slot has: that of a page of its neighbour.
+const fn no_tag(slot: usize) -> u64 {
+    (slot as u64 ^ 1) * PAGE_SIZE
+}
+
+const EMPTY: [Entry; ENTRIES] = {
+    let mut set = [Entry {
+        read_tag: 0,
+        write_tag: 0,
+        host: 0,
+        gpa: 0,
+    }; ENTRIES];
+    let mut slot = 0;
+    while slot < ENTRIES {
+        (set[slot].read_tag, set[slot].write_tag) = (no_tag(slot), no_tag(slot));
+        slot += 1;
+    }
+    set
+};
+
 impl Tlb {
     pub(crate) fn new() -> Self {
         Self {
-            data: [[EMPTY; ENTRIES]; 3],
+            data: [EMPTY; 3],
             code: [EMPTY_CODE; CODE_ENTRIES],
+            generation: 0,
         }
     }
 
@@ -94,10 +111,11 @@ impl Tlb {
         global: bool,
     ) {
         let page = linear & !PAGE_OFFSET;
-        self.data[set as usize][slot(linear)] = Entry {
+        let slot = slot(linear);
+        self.data[set as usize][slot] = Entry {
             read_tag: page,
-            write_tag: if writable { page } else { NONE },
-            addend: (host as u64 & !PAGE_OFFSET).wrapping_sub(page),
+            write_tag: if writable { page } else { no_tag(slot) },
+            host: host as u64 & !PAGE_OFFSET,
             gpa: gpa & !PAGE_OFFSET | u64::from(global),
         };
     }
@@ -119,29 +137,72 @@ impl Tlb {
 
     /// Forgets everything; with `keep_global` all but global translations.
     pub(crate) fn flush(&mut self, keep_global: bool) {
-        for entry in self.data.as_flattened_mut() {
-            if !keep_global || entry.gpa & 1 == 0 {
-                (entry.read_tag, entry.write_tag) = (NONE, NONE);
+        self.generation += 1;
+        self.code = [EMPTY_CODE; CODE_ENTRIES];
+        if !keep_global {
+            self.data = [EMPTY; 3];
+            return;
+        }
+        for set in &mut self.data {
+            for (slot, entry) in set.iter_mut().enumerate().filter(|(_, entry)| entry.gpa & 1 == 0) {
+                (entry.read_tag, entry.write_tag) = (no_tag(slot), no_tag(slot));
             }
         }
-        self.code = [EMPTY_CODE; CODE_ENTRIES];
     }
 
     /// Forgets one page.
     pub(crate) fn flush_page(&mut self, linear: u64) {
+        self.generation += 1;
+        let slot = slot(linear);
         for set in &mut self.data {
-            let entry = &mut set[slot(linear)];
-            (entry.read_tag, entry.write_tag) = (NONE, NONE);
+            (set[slot].read_tag, set[slot].write_tag) = (no_tag(slot), no_tag(slot));
         }
         self.code[code_slot(linear)] = EMPTY_CODE;
     }
 
     /// Sends stores the long way again: to every page, or to one guest-physical page.
     pub(crate) fn forget_writes(&mut self, gpa: Option<u64>) {
-        for entry in self.data.as_flattened_mut() {
-            if gpa.is_none_or(|gpa| entry.gpa & !PAGE_OFFSET == gpa & !PAGE_OFFSET) {
-                entry.write_tag = NONE;
+        for set in &mut self.data {
+            for (slot, entry) in set.iter_mut().enumerate() {
+                if gpa.is_none_or(|gpa| entry.gpa & !PAGE_OFFSET == gpa & !PAGE_OFFSET) {
+                    entry.write_tag = no_tag(slot);
+                }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_entry_is_hit_by_no_address_of_its_slot() {
+        let tlb = Tlb::new();
+        for (slot, entry) in tlb.data[0].iter().enumerate() {
+            for upper in [0, 1, u64::MAX >> 20, 1 << 43] {
+                let linear = (upper << 8 | slot as u64) << 12;
+                assert!(linear ^ entry.read_tag >= PAGE_SIZE);
+            }
+        }
+    }
+
+    #[test]
+    fn flush_keeping_global_forgets_only_the_others() {
+        let mut tlb = Tlb::new();
+        tlb.fill(TlbSet::User, 0x5000, 0x1000, 0x7000, true, false);
+        tlb.fill(TlbSet::User, 0x6000, 0x2000, 0x8000, true, true);
+        tlb.flush(true);
+        assert_eq!(tlb.find_read(TlbSet::User, 0x5008), None);
+        assert_eq!(tlb.find_write(TlbSet::User, 0x6008), Some(0x2008));
+    }
+
+    #[test]
+    fn forget_writes_of_a_page_leaves_loads() {
+        let mut tlb = Tlb::new();
+        tlb.fill(TlbSet::Supervisor, 0x5000, 0x1000, 0x7000, true, false);
+        tlb.forget_writes(Some(0x1abc));
+        assert_eq!(tlb.find_write(TlbSet::Supervisor, 0x5000), None);
+        assert_eq!(tlb.find_read(TlbSet::Supervisor, 0x5000), Some(0x1000));
     }
 }

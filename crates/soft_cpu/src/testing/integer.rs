@@ -1,15 +1,13 @@
 //! A processor with memory that executes general instructions from bytes.
 
-use std::sync::Arc;
-
 use guest_memory::GuestMemory;
-use hypervisor::GuestIo;
-use hypervisor::x86_64::{Activity, CpuidLeaf, Segment, SegmentAttributes};
+use hypervisor::x86_64::{CpuidLeaf, Segment, SegmentAttributes};
 
-use crate::cpu::{Cpu, Features, Mode, SegReg, control, flags};
+use super::{NoDevices, flat_cpu};
+use crate::cpu::{Cpu, SegReg, control, flags};
 use crate::exception::Exception;
 use crate::exec::Exec;
-use crate::memory::{Memory, Tlb};
+use crate::memory::Memory;
 
 /// Where code, data and the stack lie. There is RAM for 64 KiB from each on.
 pub(crate) const CODE: u64 = 0x1_0000;
@@ -19,21 +17,6 @@ pub(crate) const STACK: u64 = 0x2000_0000;
 pub(crate) const START: u64 = CODE + 0x800;
 /// Where the stack pointer begins.
 pub(crate) const TOP: u64 = STACK + 0x8000;
-
-/// A machine without devices.
-struct Nothing;
-
-impl GuestIo for Nothing {
-    fn mmio_read(&self, _gpa: u64, data: &mut [u8]) {
-        data.fill(0xff);
-    }
-    fn mmio_write(&self, _gpa: u64, _data: &[u8]) {}
-    fn port_read(&self, _port: u16, data: &mut [u8]) {
-        data.fill(0xff);
-    }
-    fn port_write(&self, _port: u16, _data: &[u8]) {}
-    fn eoi(&self, _vector: u8) {}
-}
 
 /// A processor and its memory, without paging.
 pub(crate) struct Machine {
@@ -45,7 +28,7 @@ impl Machine {
     /// 16-, 32- or 64-bit code with flat segments at privilege level 0, all instructions there.
     pub(crate) fn new(bits: u8) -> Self {
         let mut machine = Self {
-            cpu: cpu(),
+            cpu: flat_cpu(leaves(), START),
             memory: Memory::default().with(
                 &GuestMemory::anonymous(&[(CODE, 0x1_0000), (DATA, 0x1_0000), (STACK, 0x1_0000)]).unwrap(),
                 false,
@@ -64,6 +47,7 @@ impl Machine {
             _ => {}
         }
         machine.cpu.set_segment(SegReg::Cs, code);
+        machine.cpu.gpr[Cpu::RSP] = TOP;
         machine
     }
 
@@ -72,7 +56,7 @@ impl Machine {
         Exec {
             cpu: &mut self.cpu,
             memory: &self.memory,
-            io: &Nothing,
+            io: &NoDevices,
         }
     }
 
@@ -80,7 +64,7 @@ impl Machine {
     pub(crate) fn run(&mut self, code: &[u8]) -> Result<(), Exception> {
         self.set_bytes(START, &[0x90; 32]);
         self.set_bytes(START, code);
-        self.cpu.blocks.clear();
+        self.cpu.forget_code();
         self.cpu.rip = self.start();
         self.exec().run_instruction()
     }
@@ -169,8 +153,8 @@ fn entry(value: u64) -> [u8; 4] {
     (value as u32).to_le_bytes()
 }
 
-/// A processor to which CPUID promises everything.
-fn cpu() -> Box<Cpu> {
+/// CPUID leaves that promise everything.
+fn leaves() -> Vec<CpuidLeaf> {
     let leaf = |leaf, subleaf| CpuidLeaf {
         leaf,
         subleaf,
@@ -179,35 +163,5 @@ fn cpu() -> Box<Cpu> {
         ecx: u32::MAX,
         edx: u32::MAX,
     };
-    let leaves = vec![leaf(1, None), leaf(7, Some(0)), leaf(0x8000_0001, None)];
-    let mut gpr = [0; 16];
-    gpr[Cpu::RSP] = TOP;
-    Box::new(Cpu {
-        gpr,
-        rip: START,
-        rflags: 2,
-        vector: Default::default(),
-        x87: Default::default(),
-        tlb: Tlb::new(),
-        mode: Mode::RESET,
-        segments: [Segment::flat_data(0x10); 6],
-        ldtr: Default::default(),
-        tr: Default::default(),
-        gdtr: Default::default(),
-        idtr: Default::default(),
-        cr0: control::CR0_PE | control::CR0_NE | control::CR0_ET,
-        cr2: 0,
-        cr3: 0,
-        cr4: 0,
-        efer: 0,
-        xcr0: 1,
-        debug: Default::default(),
-        msrs: Default::default(),
-        activity: Activity::Running,
-        events: Default::default(),
-        apic: Arc::default(),
-        features: Features::of(&leaves),
-        cpuid: leaves,
-        blocks: Default::default(),
-    })
+    vec![leaf(1, None), leaf(7, Some(0)), leaf(0x8000_0001, None)]
 }

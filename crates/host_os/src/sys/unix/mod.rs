@@ -1,9 +1,13 @@
 //! Linux and other systems of its kind.
 
 #[cfg(target_os = "linux")]
+mod code_memory;
+#[cfg(target_os = "linux")]
 mod linux;
 mod thread;
 
+#[cfg(target_os = "linux")]
+pub(crate) use code_memory::CodeMemory;
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{Event, boot_id, random_bytes};
 pub(crate) use thread::ThreadId;

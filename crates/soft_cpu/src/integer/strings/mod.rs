@@ -92,8 +92,8 @@ fn repeated<E: Element, const S: usize, const A: usize>(
     exec: &mut Exec<'_>,
     instruction: &Instruction,
 ) -> Result<(), Exception> {
-    // A single step is one element.
-    let mut work = if exec.cpu.rflags & flags::TF == 0 { WORK } else { 1 };
+    // A single step is one element, and breakpoints are looked for at each.
+    let mut work = if exec.is_debugged() { 1 } else { WORK };
     loop {
         let left = exec.number::<A>(Cpu::RCX);
         if left == 0 {

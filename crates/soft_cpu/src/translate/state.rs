@@ -1,0 +1,75 @@
+//! What a vCPU keeps for its translated code.
+
+use crate::exception::Exception;
+
+/// Entries of one jump cache; a power of two.
+pub(crate) const JUMP_ENTRIES: usize = 1024;
+
+/// Where the code for one address is.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(crate) struct JumpEntry {
+    pub(crate) rip: u64,
+    pub(crate) code: u64,
+}
+
+/// No code lies at an address that is not canonical.
+const NOWHERE: JumpEntry = JumpEntry {
+    rip: 1 << 63,
+    code: 0,
+};
+
+/// Fields that translated code reads and writes.
+#[repr(C)]
+pub(crate) struct TranslatorState {
+    /// Address of the word of the vCPU's attention.
+    pub(crate) attention: u64,
+    /// The native stack pointer while guest code runs.
+    pub(crate) native_rsp: u64,
+    /// Where to begin, and where to go on after a call of the slow path.
+    pub(crate) target: u64,
+    /// The six status flags as `SETO AL` and `LAHF` give them, valid while translated code runs.
+    pub(crate) status: u64,
+    /// The block whose slow path is taken, and the number of the instruction in it.
+    pub(crate) place: u32,
+    pub(crate) op: u32,
+    /// The exit that was taken, by its number; [`NO_LINK`] where it cannot be linked.
+    pub(crate) link: u32,
+    /// MXCSR for everything that is not guest code.
+    pub(crate) host_mxcsr: u32,
+    /// Not 0 while an interrupt waits for RFLAGS.IF.
+    pub(crate) waiting: u32,
+    /// The `Exec` that translated code works for.
+    pub(crate) exec: usize,
+    /// What the slow path raised.
+    pub(crate) exception: Option<Exception>,
+    /// By [`crate::cpu::TlbSet`], then by the low bits of RIP.
+    pub(crate) jumps: [[JumpEntry; JUMP_ENTRIES]; 3],
+}
+
+/// No exit.
+pub(crate) const NO_LINK: u32 = u32::MAX;
+
+impl TranslatorState {
+    pub(crate) fn new() -> Self {
+        Self {
+            attention: 0,
+            native_rsp: 0,
+            target: 0,
+            status: 0,
+            place: 0,
+            op: 0,
+            link: NO_LINK,
+            host_mxcsr: 0x1f80,
+            waiting: 0,
+            exec: 0,
+            exception: None,
+            jumps: [[NOWHERE; JUMP_ENTRIES]; 3],
+        }
+    }
+
+    /// Forgets where code is: translations from linear addresses changed.
+    pub(crate) fn forget_jumps(&mut self) {
+        self.jumps = [[NOWHERE; JUMP_ENTRIES]; 3];
+    }
+}

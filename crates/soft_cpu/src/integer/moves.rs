@@ -242,7 +242,11 @@ mod tests {
 
         machine.run(&[0x48, 0x8d, 0x44, 0x8e, 0x10]).unwrap();
         machine.run(&[0x67, 0x48, 0x8d, 0x5e, 0x80]).unwrap();
+        machine
+            .run(&[0x48, 0x8d, 0x14, 0x25, 0, 0xff, 0xff, 0xff])
+            .unwrap();
 
+        assert_eq!(machine.cpu.gpr[Cpu::RDX], 0x100_u64.wrapping_neg());
         assert_eq!(machine.cpu.gpr[Cpu::RAX], 0x17);
         assert_eq!(machine.cpu.gpr[Cpu::RBX], 0xffff_ff7f);
     }

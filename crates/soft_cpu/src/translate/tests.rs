@@ -30,6 +30,7 @@ fn run(code: &[u8], hot: u32) -> [u64; 16] {
         io: &NoDevices,
     };
     while exec.cpu.activity == Activity::Running {
+        exec.cpu.apic.attention().take();
         if let Err(exception) = exec.run_hot_block() {
             panic!("{exception:x?} at {}", exec.describe());
         }

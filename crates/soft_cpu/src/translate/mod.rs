@@ -32,7 +32,7 @@ use lower::Context;
 use state::{JUMP_ENTRIES, JumpEntry, NO_LINK};
 
 use crate::blocks::Block;
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, Mode};
 use crate::exception::Exception;
 use crate::exec::Exec;
 use crate::memory::PAGE_OFFSET;
@@ -42,7 +42,11 @@ const HOT: u32 = 12;
 
 /// A jump from one block to another, linked or not.
 struct Link {
+    /// Where its displacement is.
     site: u64,
+    /// The guest's address that it is for, and the mode of the code it comes from.
+    target: u64,
+    mode: Mode,
     /// The block it goes to now.
     to: Option<usize>,
 }
@@ -194,11 +198,14 @@ impl Exec<'_> {
             self.cpu.forget_translations();
             return None;
         };
+        let mode = self.cpu.mode;
         self.cpu
             .translations
             .links
             .extend(lowered.links.iter().map(|site| Link {
                 site: site.site,
+                target: site.target,
+                mode,
                 to: None,
             }));
         block.translation.entry = Some(entry);
@@ -250,11 +257,10 @@ impl Exec<'_> {
         let Some(arena) = &mut translator.arena else {
             return;
         };
-        if let Some(found) = translator
-            .links
-            .get_mut(link as usize)
-            .filter(|found| found.to.is_none())
-        {
+        // Between an exit and here an interrupt may have taken control elsewhere.
+        let mode = self.cpu.mode;
+        let fits = |link: &&mut Link| link.to.is_none() && link.target == rip && link.mode == mode;
+        if let Some(found) = translator.links.get_mut(link as usize).filter(fits) {
             found.to = Some(slot);
             arena.patch(found.site, entry);
             if let Some(block) = self.cpu.blocks.block_mut(slot) {

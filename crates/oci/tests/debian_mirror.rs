@@ -211,6 +211,19 @@ fn debian_mirror_truncated_package_is_refused_and_kept_for_next_time() {
 }
 
 #[test]
+fn debian_mirror_full_disk_is_told_and_works_once_there_is_room() {
+    let fake = Fake::new();
+    fake.limit_cache("60k");
+    let error = layer(&fake.archive(), Refresh::WhenStale).unwrap_err();
+    assert!(matches!(error, Error::DiskFull { .. }), "{error}");
+    assert!(error.to_string().contains("free some space"), "{error}");
+    assert_nothing_half_written(&fake);
+    fake.limit_cache("1m");
+    let tar = layer(&fake.archive(), Refresh::WhenStale).unwrap();
+    assert!(holds(&tar, "opt/hello") && holds(&tar, "opt/dependency"));
+}
+
+#[test]
 fn debian_mirror_unreachable_is_named_and_old_packages_serve_where_they_may() {
     let fake = Fake::new();
     fake.stop();

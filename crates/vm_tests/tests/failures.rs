@@ -56,7 +56,7 @@ fn a_guest_that_panics_is_told_with_its_last_lines() {
         .unwrap();
     let error = process.wait().expect_err("the guest is gone");
     assert!(matches!(error, Error::GuestGone(_)), "{error}");
-    let told = guest.post_mortem();
+    let told = guest.post_mortem().to_string();
     assert!(
         told.contains("kernel panicked") && told.contains("sysrq"),
         "{told}"
@@ -69,7 +69,7 @@ fn a_guest_that_switches_itself_off_is_told() {
     let ended = bash(&guest, "echo o >/proc/sysrq-trigger; sleep 60");
     assert!(ended.is_err());
     assert!(
-        guest.post_mortem().contains("switched itself off"),
+        guest.post_mortem().how.contains("switched itself off"),
         "{}",
         guest.post_mortem()
     );

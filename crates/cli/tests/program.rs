@@ -1,68 +1,11 @@
 //! The program as people call it, as far as it needs no guest.
 
+mod support;
+
 use std::fs;
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
 
-use tempfile::TempDir;
-
-/// The program with an empty cache, no network's address and no configuration.
-struct Program {
-    home: TempDir,
-}
-
-struct Said {
-    status: i32,
-    stdout: String,
-    stderr: String,
-}
-
-impl Program {
-    fn new() -> Self {
-        Self {
-            home: tempfile::tempdir().unwrap(),
-        }
-    }
-
-    fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_crumble"));
-        command
-            .args(words)
-            .stdin(Stdio::null())
-            .current_dir(self.home.path());
-        command.env_clear().env("HOME", self.home.path());
-        command
-    }
-
-    fn say(&self, words: &[&str]) -> Said {
-        let Output {
-            status,
-            stdout,
-            stderr,
-        } = self.command(words).output().unwrap();
-        Said {
-            status: status.code().unwrap(),
-            stdout: String::from_utf8(stdout).unwrap(),
-            stderr: String::from_utf8(stderr).unwrap(),
-        }
-    }
-
-    /// The reason of a failure that must be the program's own and told in one line.
-    fn refusal(&self, words: &[&str]) -> String {
-        let said = self.say(words);
-        assert_eq!(
-            (said.status, said.stdout.as_str()),
-            (125, ""),
-            "{words:?}: {}",
-            said.stderr
-        );
-        let reason = said
-            .stderr
-            .strip_prefix("crumble: ")
-            .unwrap_or_else(|| panic!("{words:?}: {}", said.stderr));
-        assert_eq!(reason.matches('\n').count(), 1, "{words:?}: {reason}");
-        reason.trim_end().to_owned()
-    }
-}
+use support::Program;
 
 #[test]
 fn help_names_every_request() {
@@ -170,7 +113,7 @@ fn doctor_status_agrees_with_its_lines() {
 #[test]
 fn configuration_that_cannot_be_read_is_named() {
     let program = Program::new();
-    let path = program.home.path().join(".config/crumblecracker/config.json");
+    let path = program.home().join(".config/crumblecracker/config.json");
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(&path, "{]").unwrap();
 

@@ -5,7 +5,8 @@ mod support;
 use std::fs;
 use std::process::Stdio;
 
-use support::Program;
+use support::layout::{Layout, end};
+use support::{Program, refusal, said};
 
 #[test]
 fn help_names_every_request() {
@@ -108,6 +109,45 @@ fn doctor_status_agrees_with_its_lines() {
     assert!(said.stdout.starts_with("kvm: "), "{}", said.stdout);
     let usable = said.stdout.lines().any(|line| line.contains(": usable: "));
     assert_eq!(said.status, if usable { 0 } else { 1 });
+}
+
+/// Starts what follows it where `/dev` holds nothing but what `script` makes there.
+fn with_devices(script: &str) -> [String; 6] {
+    let script = format!(
+        "mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && {script} && \
+         exec setpriv --bounding-set -dac_override,-dac_read_search \"$@\""
+    );
+    ["unshare", "-m", "sh", "-c", &script, "sh"].map(str::to_owned)
+}
+
+#[test]
+fn kvm_that_cannot_be_used_is_told_with_the_reason() {
+    let (program, image) = (Program::new(), Layout::new().layer(|tar| end(tar, 0)).finish());
+    assert_eq!(program.say(&["pull", "--no-kernel", &image.source()]).status, 0);
+    for (script, part) in [
+        ("true", "is absent: virtualization is off"),
+        ("mknod -m 000 /dev/kvm c 10 232", "join its group"),
+        ("mknod -m 666 /dev/kvm c 1 3", "is not the device of KVM"),
+        ("mknod -m 666 /dev/kvm c 0 0", "cannot be opened"),
+    ] {
+        let starter = with_devices(script);
+        let starter = starter.each_ref().map(String::as_str);
+        let source = image.source();
+
+        let reason = refusal(&mut program.command_under(&starter, &["run", "--pull=never", &source, "x"]));
+        let doctor = said(&mut program.command_under(&starter, &["doctor"]));
+
+        assert!(
+            reason.starts_with("kvm is not usable: ") && reason.contains(part),
+            "{reason}"
+        );
+        assert_eq!((doctor.status, doctor.stderr.as_str()), (1, ""));
+        assert!(
+            doctor.stdout.contains(part) && doctor.stdout.lines().count() == 1,
+            "{}",
+            doctor.stdout
+        );
+    }
 }
 
 #[test]

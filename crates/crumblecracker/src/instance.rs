@@ -144,7 +144,7 @@ impl Instance {
             stream: Box::new(channel),
         };
         let (backends, consoles) = plug(hypervisor, vec![control_port], file_systems);
-        let machine = Machine::boot(&config, backends)?;
+        let machine = Machine::boot(&config, backends).map_err(|error| not_booted(error, &options.kernel))?;
         let console = ConsoleLog::default();
         console.follow(consoles.serial, options.console.clone())?;
         console.follow(consoles.virtio, options.console.clone())?;
@@ -234,6 +234,17 @@ impl Instance {
     /// Why the machine is gone.
     pub fn post_mortem(&self) -> PostMortem {
         PostMortem::new(self.machine.wait(Some(Duration::from_secs(1))), &self.console)
+    }
+}
+
+/// A kernel that cannot be loaded is told by the name its user gave it.
+fn not_booted(error: machine::Error, kernel: &KernelChoice) -> Error {
+    match (error, kernel) {
+        (machine::Error::Kernel(reason), KernelChoice::File(path)) => Error::Kernel {
+            path: path.clone(),
+            reason,
+        },
+        (error, _) => error.into(),
     }
 }
 

@@ -233,7 +233,13 @@ impl Instance {
 
     /// Why the machine is gone.
     pub fn post_mortem(&self) -> PostMortem {
-        PostMortem::new(self.machine.wait(Some(Duration::from_secs(1))), &self.console)
+        let outcome = self.machine.wait(Some(Duration::from_secs(1)));
+        let goes_on = outcome.is_none();
+        let told = PostMortem::new(outcome, &self.console);
+        match self.session.closed() {
+            Some(how) if goes_on => PostMortem { how, ..told },
+            _ => told,
+        }
     }
 }
 

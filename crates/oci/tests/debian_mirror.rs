@@ -115,6 +115,11 @@ fn debian_mirror_expired_index_is_refused_unless_apt_says_otherwise() {
     fake.sign_with("signing", "Valid-Until: Sat, 19 Sep 2020 07:55:41 UTC\n");
     let error = closure(&fake.archive(), Refresh::WhenStale).unwrap_err();
     assert!(matches!(error, Error::Expired { .. }), "{error}");
+    let text = error.to_string();
+    assert!(
+        text.contains("InRelease expired on Sat, 19 Sep 2020") && text.contains("CC_DEBIAN_MIRROR"),
+        "{text}"
+    );
     fake.configure_apt("Acquire::Check-Valid-Until \"false\";");
     assert_eq!(closure(&fake.archive(), Refresh::WhenStale).unwrap().len(), 2);
     // And what is in the cache is not exempt.

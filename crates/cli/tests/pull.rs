@@ -15,7 +15,7 @@ use tar::EntryType as T;
 /// Bytes of address space that a pull may take, in KiB: ulimit's unit.
 const MEMORY_KIB: u32 = 2 << 20;
 
-fn pull<'a>(image: &'a str) -> [&'a str; 3] {
+fn pull(image: &str) -> [&str; 3] {
     ["pull", "--no-kernel", image]
 }
 

@@ -125,7 +125,7 @@ fn cc_run_more_cpus_than_there_can_be_is_refused_in_one_line() {
 #[test]
 fn cc_run_timeout_ends_the_command_with_124() {
     let script = "echo up; sleep 600; echo late";
-    let words = ["--timeout", "3", USERLAND, "--", "sh", "-c", script];
+    let words = ["--timeout", "12", USERLAND, "--", "sh", "-c", script];
 
     let (status, stdout, _) = said(&cc_run(&words).output().unwrap());
 

@@ -7,6 +7,9 @@
 //! **Knows:** the public library and the command line, as any user does. **Must never know:** their insides.
 #![forbid(unsafe_code)]
 
+pub mod kernels;
+pub mod program;
+
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::thread;

@@ -55,6 +55,8 @@ struct Link {
 pub(crate) struct Translator {
     /// How often a block is interpreted before it is translated.
     pub(crate) hot: u32,
+    /// The most code that is kept, in bytes.
+    limit: usize,
     /// Made when the first block is translated; absent for good where the host allows no such memory.
     arena: Option<CodeArena>,
     refused: bool,
@@ -67,6 +69,7 @@ impl Default for Translator {
     fn default() -> Self {
         Self {
             hot: HOT,
+            limit: arena::LIMIT,
             arena: None,
             refused: false,
             links: Vec::new(),
@@ -119,13 +122,6 @@ impl Cpu {
     }
 }
 
-impl Translator {
-    /// Bytes of code that are kept now, and the most that ever are.
-    pub(crate) fn usage(&self) -> (usize, usize) {
-        (self.arena.as_ref().map_or(0, CodeArena::used), arena::LIMIT)
-    }
-}
-
 impl Exec<'_> {
     /// Runs the code at RIP: translated where it is hot, until something needs the dispatcher.
     pub(crate) fn run_hot_block(&mut self) -> Result<(), Exception> {
@@ -168,7 +164,7 @@ impl Exec<'_> {
 
     fn translate_block(&mut self, slot: usize) -> Option<u64> {
         if self.cpu.translations.arena.is_none() {
-            match CodeArena::new(slow_path as *const () as u64) {
+            match CodeArena::new(slow_path as *const () as u64, self.cpu.translations.limit) {
                 Ok(arena) => self.cpu.translations.arena = Some(arena),
                 Err(error) => {
                     tracing::warn!(%error, "no memory for translated code: everything is interpreted");

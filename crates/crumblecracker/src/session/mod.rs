@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use device_backends::HostEnd;
 use guest_protocol::{Configure, Decoder, Frame, Hello, ToGuest, ToHost};
-use tracing::{debug, warn};
+use tracing::debug;
 
 pub use process::{ExitStatus, Process, ProcessControl};
 pub use streams::{ProcessInput, ProcessOutput};
@@ -130,6 +130,11 @@ impl Session {
         Ok(session)
     }
 
+    /// Why nothing comes from the guest any more, once that is so.
+    pub(crate) fn closed(&self) -> Option<String> {
+        self.shared.table().closed.clone()
+    }
+
     /// Sends a request and waits until it is done.
     ///
     /// # Errors
@@ -193,8 +198,7 @@ fn read_channel(mut channel: HostEnd, shared: &Shared, hello: &SyncSender<Hello>
             Ok(count) => decoder.push(&bytes[..count]),
         }
         if let Err(reason) = dispatch_all(&mut decoder, shared, hello) {
-            warn!(reason, "the guest broke the control protocol");
-            break reason;
+            break format!("it broke the control protocol: {reason}");
         }
     };
     shared.close(reason);

@@ -32,7 +32,7 @@ use lower::Context;
 use state::{JUMP_ENTRIES, JumpEntry, NO_LINK};
 
 use crate::blocks::Block;
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, Mode};
 use crate::exception::Exception;
 use crate::exec::Exec;
 use crate::memory::PAGE_OFFSET;
@@ -42,7 +42,11 @@ const HOT: u32 = 12;
 
 /// A jump from one block to another, linked or not.
 struct Link {
+    /// Where its displacement is.
     site: u64,
+    /// The guest's address that it is for, and the mode of the code it comes from.
+    target: u64,
+    mode: Mode,
     /// The block it goes to now.
     to: Option<usize>,
 }
@@ -51,6 +55,8 @@ struct Link {
 pub(crate) struct Translator {
     /// How often a block is interpreted before it is translated.
     pub(crate) hot: u32,
+    /// The most code that is kept, in bytes.
+    limit: usize,
     /// Made when the first block is translated; absent for good where the host allows no such memory.
     arena: Option<CodeArena>,
     refused: bool,
@@ -63,6 +69,7 @@ impl Default for Translator {
     fn default() -> Self {
         Self {
             hot: HOT,
+            limit: arena::LIMIT,
             arena: None,
             refused: false,
             links: Vec::new(),
@@ -115,13 +122,6 @@ impl Cpu {
     }
 }
 
-impl Translator {
-    /// Bytes of code that are kept now, and the most that ever are.
-    pub(crate) fn usage(&self) -> (usize, usize) {
-        (self.arena.as_ref().map_or(0, CodeArena::used), arena::LIMIT)
-    }
-}
-
 impl Exec<'_> {
     /// Runs the code at RIP: translated where it is hot, until something needs the dispatcher.
     pub(crate) fn run_hot_block(&mut self) -> Result<(), Exception> {
@@ -164,7 +164,7 @@ impl Exec<'_> {
 
     fn translate_block(&mut self, slot: usize) -> Option<u64> {
         if self.cpu.translations.arena.is_none() {
-            match CodeArena::new(slow_path as *const () as u64) {
+            match CodeArena::new(slow_path as *const () as u64, self.cpu.translations.limit) {
                 Ok(arena) => self.cpu.translations.arena = Some(arena),
                 Err(error) => {
                     tracing::warn!(%error, "no memory for translated code: everything is interpreted");
@@ -194,11 +194,14 @@ impl Exec<'_> {
             self.cpu.forget_translations();
             return None;
         };
+        let mode = self.cpu.mode;
         self.cpu
             .translations
             .links
             .extend(lowered.links.iter().map(|site| Link {
                 site: site.site,
+                target: site.target,
+                mode,
                 to: None,
             }));
         block.translation.entry = Some(entry);
@@ -250,11 +253,10 @@ impl Exec<'_> {
         let Some(arena) = &mut translator.arena else {
             return;
         };
-        if let Some(found) = translator
-            .links
-            .get_mut(link as usize)
-            .filter(|found| found.to.is_none())
-        {
+        // Between an exit and here an interrupt may have taken control elsewhere.
+        let mode = self.cpu.mode;
+        let fits = |link: &&mut Link| link.to.is_none() && link.target == rip && link.mode == mode;
+        if let Some(found) = translator.links.get_mut(link as usize).filter(fits) {
             found.to = Some(slot);
             arena.patch(found.site, entry);
             if let Some(block) = self.cpu.blocks.block_mut(slot) {

@@ -126,7 +126,7 @@ impl Lowering<'_> {
         let link = self.context.first_link + self.links.len() as u32;
         self.asm.raw(&[0xe9, 0, 0, 0, 0]);
         self.links.push(LinkSite {
-            link,
+            target,
             site: self.asm.here() - 4,
         });
         self.asm.mov_imm(T0, target);

@@ -51,8 +51,8 @@ const POWER_EDX: u32 = bits([8]);
 const CAPACITY_EBX: u32 = bits([26]);
 /// NoNestedDataBp, LfenceAlwaysSerializing, NullSelectClearsBase, AutomaticIBRS, SRSO_NO.
 const EXTENDED2_EAX: u32 = bits([0, 2, 6, 8, 29]);
-/// TSA_SQ_NO TSA_L1_NO.
-const EXTENDED2_ECX: u32 = bits([1, 2]);
+/// TSA_SQ_NO TSA_L1_NO TSA_FILL_NO.
+const EXTENDED2_ECX: u32 = bits([1, 2, 7]);
 /// CLOCKSOURCE NOP_IO_DELAY CLOCKSOURCE2 CLOCKSOURCE_STABLE.
 const KVM_FEATURES: u32 = bits([0, 1, 3, 24]);
 

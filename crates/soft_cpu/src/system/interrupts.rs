@@ -4,6 +4,7 @@ use iced_x86::{Instruction, Mnemonic};
 
 use super::descriptors::RPL;
 use super::far::Return;
+use crate::attention::EVENT;
 use crate::cpu::flags;
 use crate::exception::Exception;
 use crate::exec::{Exec, Handler};
@@ -69,7 +70,12 @@ fn iret<const S: usize>(exec: &mut Exec<'_>, _: &Instruction) -> Result<(), Exce
         popped: 3 * size,
     };
     exec.return_to(&target, returned_flags::<S>(exec, image))?;
-    exec.cpu.events.nmi_masked = false;
+    let events = &mut exec.cpu.events;
+    events.nmi_masked = false;
+    if events.nmi_pending {
+        // The vCPU's loop is to look for it now.
+        exec.cpu.apic.attention().post(EVENT);
+    }
     Ok(())
 }
 

@@ -49,6 +49,19 @@ fn iretq_to_level_3_gives_everything_back() {
 }
 
 #[test]
+fn iret_calls_for_a_waiting_non_maskable_interrupt() {
+    let mut machine = Machine::long();
+    machine.set_gate(2, CODE64, INTERRUPT_GATE);
+    machine.exec().deliver_interrupt(2).unwrap();
+    (machine.cpu.events.nmi_masked, machine.cpu.events.nmi_pending) = (true, true);
+    assert!(!machine.cpu.apic.attention().wanted());
+
+    machine.run(IRETQ).unwrap();
+
+    assert!(machine.cpu.apic.attention().wanted());
+}
+
+#[test]
 fn interrupt_at_the_same_level_in_long_mode_aligns_the_stack() {
     let mut machine = Machine::long();
     machine.set_gate(0x40, CODE64, INTERRUPT_GATE);

@@ -1,5 +1,6 @@
 //! Processors and memory for this crate's unit tests.
 
+pub(crate) mod vector;
 pub(crate) mod x87;
 
 use std::sync::Arc;

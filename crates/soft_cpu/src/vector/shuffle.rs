@@ -97,7 +97,7 @@ fn blends(mnemonic: M) -> Option<Handler> {
         M::Blendpd | M::Vblendpd => handler!(indexed_lanes2, |a, b, mask, half| {
             choose::<8>(a, b, mask >> (half * 2))
         }),
-        M::Pblendw | M::Vpblendw => handler!(lanes2, |a, b, mask| choose::<2>(a, b, mask)),
+        M::Pblendw | M::Vpblendw => handler!(lanes2, choose::<2>),
         M::Pblendvb | M::Vpblendvb => handler!(blend_variable, blend_by_sign::<u8>),
         M::Blendvps | M::Vblendvps => handler!(blend_variable, blend_by_sign::<u32>),
         M::Blendvpd | M::Vblendvpd => handler!(blend_variable, blend_by_sign::<u64>),

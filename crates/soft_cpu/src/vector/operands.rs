@@ -177,7 +177,7 @@ impl Exec<'_> {
     ) -> Result<u64, Exception> {
         let (segment, offset) = self.effective_address(instruction);
         let linear = self.linear(segment, offset, size as u64, access)?;
-        if aligned && linear % size as u64 != 0 {
+        if aligned && !linear.is_multiple_of(size as u64) {
             return Err(Exception::PROTECTION);
         }
         Ok(linear)

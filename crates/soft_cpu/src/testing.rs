@@ -1,8 +1,8 @@
 //! Processors and memory for this crate's unit tests.
 
 pub(crate) mod integer;
-pub(crate) mod vector;
 pub(crate) mod system;
+pub(crate) mod vector;
 pub(crate) mod x87;
 
 use std::sync::Arc;

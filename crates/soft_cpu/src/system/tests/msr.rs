@@ -139,7 +139,7 @@ fn clock(machine: &Machine, ticks: u64) -> (u64, u64) {
     let delta = ticks.wrapping_sub(stamp) << machine.number(DATA + 28, 1);
     (
         version,
-        time.wrapping_add((u128::from(delta) * u128::from(scale) >> 32) as u64),
+        time.wrapping_add(((u128::from(delta) * u128::from(scale)) >> 32) as u64),
     )
 }
 

@@ -24,7 +24,7 @@ fn holding(control: u16, numbers: &[u128]) -> Bench {
     let mut bench = Bench::long();
     let x87 = &mut bench.cpu.x87;
     x87.control = control;
-    x87.status = (8 - numbers.len() as u16 & 7) << 11;
+    x87.status = ((8 - numbers.len() as u16) & 7) << 11;
     x87.tags = (0xff00_u16 >> numbers.len()) as u8;
     x87.registers[..numbers.len()].copy_from_slice(numbers);
     bench

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, RflagsBits};
+use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, RflagsBits};
 
 use crate::cpu::{Cpu, Mode, SegReg};
 use crate::exception::Exception;
@@ -386,14 +386,22 @@ fn decode(bytes: &[u8], bits: u8, ip: u64) -> Instruction {
 /// Whether what comes after `instruction` may have to be found anew: control went elsewhere, or it may have
 /// changed how code is decoded or what may be accessed.
 fn ends_block(instruction: &Instruction) -> bool {
-    use iced_x86::Mnemonic as M;
     !lets_interrupts_in(instruction)
         && (instruction.flow_control() != FlowControl::Next
-            || instruction.is_privileged() && instruction.mnemonic() != M::Cli
+            || instruction.is_privileged() && !goes_on(instruction)
             || instruction.rflags_modified() & RflagsBits::AC != 0
             || changes_vector_mode(instruction)
             || integer::ends_block(instruction)
             || system::ends_block(instruction))
+}
+
+/// Privileged instructions that leave code and memory as they are, or are noticed where they do not.
+fn goes_on(instruction: &Instruction) -> bool {
+    use iced_x86::Mnemonic as M;
+    let reads_control = instruction.mnemonic() == M::Mov
+        && instruction.op1_kind() == OpKind::Register
+        && instruction.op1_register().is_cr();
+    reads_control || matches!(instruction.mnemonic(), M::Cli | M::Swapgs | M::Rdmsr | M::Wrmsr)
 }
 
 /// Whether the handler of `instruction` may leave behind what its block does not know of: an end of the block, or an

@@ -32,10 +32,10 @@ use lower::Context;
 use state::{JUMP_ENTRIES, JumpEntry, NO_LINK};
 
 use crate::blocks::Block;
-use crate::cpu::{Cpu, Mode};
+use crate::cpu::{Cpu, Mode, TlbSet};
 use crate::exception::Exception;
 use crate::exec::Exec;
-use crate::memory::PAGE_OFFSET;
+use crate::memory::{Generations, PAGE_OFFSET};
 
 /// [`Translator::hot`] as users get it.
 const HOT: u32 = 12;
@@ -61,8 +61,10 @@ pub(crate) struct Translator {
     arena: Option<CodeArena>,
     refused: bool,
     links: Vec<Link>,
-    /// [`crate::memory::Tlb::generation`] when the jump caches were last known to be right.
-    generation: u64,
+    /// [`crate::memory::Tlb::generations`] when the jump caches were last known to be right.
+    generations: Generations,
+    /// The modes that their code is for, by TLB set.
+    modes: [Mode; 3],
 }
 
 impl Default for Translator {
@@ -73,7 +75,8 @@ impl Default for Translator {
             arena: None,
             refused: false,
             links: Vec::new(),
-            generation: 0,
+            generations: Generations::default(),
+            modes: [Mode::RESET; 3],
         }
     }
 }
@@ -126,16 +129,42 @@ impl Exec<'_> {
     /// Runs the code at RIP: translated where it is hot, until something needs the dispatcher.
     pub(crate) fn run_hot_block(&mut self) -> Result<(), Exception> {
         let link = std::mem::replace(&mut self.cpu.translator.link, NO_LINK);
+        self.check_jumps();
+        if link == NO_LINK
+            && let Some(entry) = self.known_entry()
+        {
+            return self.enter(entry);
+        }
         let slot = self.find_block()?;
         let Some(entry) = self.entry_of(slot) else {
             return self.run_found_block(slot);
         };
         self.connect(link, slot, entry);
-        self.enter(entry);
-        match self.cpu.translator.exception.take() {
-            Some(exception) => Err(exception),
-            None => Ok(()),
+        self.enter(entry)
+    }
+
+    /// Forgets what the jump caches have no more right to say: translations changed, or the mode that goes with a set.
+    fn check_jumps(&mut self) {
+        let (translator, now) = (&mut self.cpu.translations, self.cpu.tlb.generations);
+        if translator.generations.all != now.all {
+            self.cpu.translator.forget_jumps();
+        } else if translator.generations.user != now.user {
+            self.cpu.translator.forget_jumps_of(TlbSet::User);
         }
+        translator.generations = now;
+        let mode = self.cpu.mode;
+        let known = &mut translator.modes[mode.set as usize];
+        if *known != mode {
+            *known = mode;
+            self.cpu.translator.forget_jumps_of(mode.set);
+        }
+    }
+
+    /// The code at RIP, where the jump cache has it.
+    fn known_entry(&self) -> Option<u64> {
+        let rip = self.cpu.rip;
+        let entry = &self.cpu.translator.jumps[self.cpu.mode.set as usize][rip as usize % JUMP_ENTRIES];
+        (entry.rip == rip).then_some(entry.code)
     }
 
     /// The code of a block, made now if it is due.
@@ -243,10 +272,6 @@ impl Exec<'_> {
     /// Has the exit that was just taken go straight to `entry` next time, and remembers where RIP's code is.
     fn connect(&mut self, link: u32, slot: usize, entry: u64) {
         let translator = &mut self.cpu.translations;
-        if translator.generation != self.cpu.tlb.generation {
-            translator.generation = self.cpu.tlb.generation;
-            self.cpu.translator.forget_jumps();
-        }
         let rip = self.cpu.rip;
         let set = self.cpu.mode.set as usize;
         self.cpu.translator.jumps[set][rip as usize % JUMP_ENTRIES] = JumpEntry { rip, code: entry };
@@ -265,9 +290,9 @@ impl Exec<'_> {
         }
     }
 
-    fn enter(&mut self, entry: u64) {
+    fn enter(&mut self, entry: u64) -> Result<(), Exception> {
         let Some(arena) = &self.cpu.translations.arena else {
-            return;
+            return Ok(());
         };
         let enter = arena.runtime().enter;
         let exec: *mut Exec<'_> = self;
@@ -281,6 +306,10 @@ impl Exec<'_> {
         enter(cpu, entry);
         let status = flags::to_rflags(self.cpu.translator.status);
         self.cpu.set_status(status);
+        match self.cpu.translator.exception.take() {
+            Some(exception) => Err(exception),
+            None => Ok(()),
+        }
     }
 }
 
@@ -303,13 +332,18 @@ impl Exec<'_> {
             return false;
         };
         let (mode, next) = (self.cpu.mode, op.instruction.next_ip());
+        let generations = self.cpu.tlb.generations;
         self.cpu.blocks.execute_begins();
         self.cpu.rip = next;
         let result = (op.handler)(self, &op.instruction);
         self.cpu.translator.status = flags::from_rflags(self.cpu.rflags);
         match result {
             Ok(()) => {
-                self.cpu.rip == next && self.cpu.mode == mode && !self.cpu.blocks.is_stale() && !op.leaves
+                self.cpu.rip == next
+                    && self.cpu.mode == mode
+                    && self.cpu.tlb.generations == generations
+                    && !self.cpu.blocks.is_stale()
+                    && !op.leaves
             }
             Err(exception) => {
                 if !exception.trap {

@@ -1,5 +1,6 @@
 //! What a vCPU keeps for its translated code.
 
+use crate::cpu::TlbSet;
 use crate::exception::Exception;
 
 /// Entries of one jump cache; a power of two.
@@ -68,8 +69,13 @@ impl TranslatorState {
         }
     }
 
-    /// Forgets where code is: translations from linear addresses changed.
+    /// Forgets where code is.
     pub(crate) fn forget_jumps(&mut self) {
         self.jumps = [[NOWHERE; JUMP_ENTRIES]; 3];
+    }
+
+    /// Forgets where code of one TLB set is.
+    pub(crate) fn forget_jumps_of(&mut self, set: TlbSet) {
+        self.jumps[set as usize] = [NOWHERE; JUMP_ENTRIES];
     }
 }

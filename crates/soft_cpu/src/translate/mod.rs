@@ -29,7 +29,7 @@ pub(crate) use state::TranslatorState;
 
 use arena::CodeArena;
 use lower::Context;
-use state::{JUMP_ENTRIES, JumpEntry, NO_LINK};
+use state::{JumpEntry, NO_LINK, jump_slot};
 
 use crate::blocks::Block;
 use crate::cpu::{Cpu, Mode, TlbSet};
@@ -163,7 +163,7 @@ impl Exec<'_> {
     /// The code at RIP, where the jump cache has it.
     fn known_entry(&self) -> Option<u64> {
         let rip = self.cpu.rip;
-        let entry = &self.cpu.translator.jumps[self.cpu.mode.set as usize][rip as usize % JUMP_ENTRIES];
+        let entry = &self.cpu.translator.jumps[self.cpu.mode.set as usize][jump_slot(rip)];
         (entry.rip == rip).then_some(entry.code)
     }
 
@@ -274,7 +274,7 @@ impl Exec<'_> {
         let translator = &mut self.cpu.translations;
         let rip = self.cpu.rip;
         let set = self.cpu.mode.set as usize;
-        self.cpu.translator.jumps[set][rip as usize % JUMP_ENTRIES] = JumpEntry { rip, code: entry };
+        self.cpu.translator.jumps[set][jump_slot(rip)] = JumpEntry { rip, code: entry };
         let Some(arena) = &mut translator.arena else {
             return;
         };

@@ -6,6 +6,15 @@ use crate::exception::Exception;
 /// Entries of one jump cache; a power of two.
 pub(crate) const JUMP_ENTRIES: usize = 1024;
 
+/// Where a jump cache has `rip`. Its low bits alone would not do: functions begin at multiples of 16.
+pub(crate) fn jump_slot(rip: u64) -> usize {
+    let low = rip as u32;
+    ((low >> JUMP_SHIFT) ^ low) as usize % JUMP_ENTRIES
+}
+
+/// Which bits are mixed into the lowest.
+pub(crate) const JUMP_SHIFT: u8 = 7;
+
 /// Where the code for one address is.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -44,7 +53,7 @@ pub(crate) struct TranslatorState {
     pub(crate) exec: usize,
     /// What the slow path raised.
     pub(crate) exception: Option<Exception>,
-    /// By [`crate::cpu::TlbSet`], then by the low bits of RIP.
+    /// By [`crate::cpu::TlbSet`], then by [`jump_slot`].
     pub(crate) jumps: [[JumpEntry; JUMP_ENTRIES]; 3],
 }
 

@@ -255,7 +255,10 @@ impl Exec<'_> {
             mode,
         };
         if let Some(&slot) = self.cpu.blocks.by_key.get(&key) {
-            return Ok(slot);
+            if self.second_page_is(slot)? {
+                return Ok(slot);
+            }
+            self.forget_page(gpa);
         }
         if self.cpu.blocks.by_key.len() >= MAX_BLOCKS {
             self.cpu.forget_code();
@@ -264,6 +267,16 @@ impl Exec<'_> {
         self.watch(gpa);
         let block = self.decode_block(gpa)?;
         Ok(self.cpu.blocks.insert(key, block))
+    }
+
+    /// Whether the second page of a block that has one is still where it was decoded from.
+    fn second_page_is(&mut self, slot: usize) -> Result<bool, Exception> {
+        let Some(page) = self.cpu.blocks.block_mut(slot).and_then(|block| block.pages[1]) else {
+            return Ok(true);
+        };
+        let next = (self.cpu.rip | PAGE_OFFSET).wrapping_add(1);
+        let next = self.code_address(next)?;
+        Ok(self.translate_code(next)? == page)
     }
 
     /// Has stores to the page of code at `gpa` noticed from now on, whoever makes them.

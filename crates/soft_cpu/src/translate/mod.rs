@@ -49,6 +49,8 @@ struct Link {
     mode: Mode,
     /// The block it goes to now.
     to: Option<usize>,
+    /// It leads to a block over two pages, whose second may be another one next time.
+    never: bool,
 }
 
 /// The translator of one vCPU: its code memory and what links it.
@@ -130,7 +132,8 @@ impl Exec<'_> {
     pub(crate) fn run_hot_block(&mut self) -> Result<(), Exception> {
         let link = std::mem::replace(&mut self.cpu.translator.link, NO_LINK);
         self.check_jumps();
-        if link == NO_LINK
+        let links = &self.cpu.translations.links;
+        if links.get(link as usize).is_none_or(|link| link.never)
             && let Some(entry) = self.known_entry()
         {
             return self.enter(entry);
@@ -175,20 +178,15 @@ impl Exec<'_> {
             return block.translation.entry;
         }
         block.translation.heat = block.translation.heat.saturating_add(1);
-        if block.translation.heat < hot || !self.may_translate(slot) {
+        if block.translation.heat < hot || !self.may_translate() {
             return None;
         }
         self.translate_block(slot)
     }
 
-    fn may_translate(&mut self, slot: usize) -> bool {
+    fn may_translate(&self) -> bool {
         let mode = self.cpu.mode;
-        let whole = self
-            .cpu
-            .blocks
-            .block_mut(slot)
-            .is_some_and(|block| block.lies_in_one_page());
-        whole && mode.bits == 64 && !mode.alignment_checks && !self.cpu.translations.refused
+        mode.bits == 64 && !mode.alignment_checks && !self.cpu.translations.refused
     }
 
     fn translate_block(&mut self, slot: usize) -> Option<u64> {
@@ -232,6 +230,7 @@ impl Exec<'_> {
                 target: site.target,
                 mode,
                 to: None,
+                never: false,
             }));
         block.translation.entry = Some(entry);
         self.cpu.blocks.put_back(slot, block);
@@ -281,7 +280,13 @@ impl Exec<'_> {
         // Between an exit and here an interrupt may have taken control elsewhere.
         let mode = self.cpu.mode;
         let fits = |link: &&mut Link| link.to.is_none() && link.target == rip && link.mode == mode;
+        let block = self.cpu.blocks.block_mut(slot);
+        let movable = block.is_some_and(|block| !block.lies_in_one_page());
         if let Some(found) = translator.links.get_mut(link as usize).filter(fits) {
+            if movable {
+                found.never = true;
+                return;
+            }
             found.to = Some(slot);
             arena.patch(found.site, entry);
             if let Some(block) = self.cpu.blocks.block_mut(slot) {

@@ -16,11 +16,11 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 pub use file_io::GuestRange;
+use vm_memory::mmap::{FromRangesError, GuestRegionMmap, MmapRegionBuilder, MmapRegionError};
 pub use vm_memory::{
     ByteValued, Bytes, GuestAddress, GuestMemory as GuestMemoryAccess, GuestMemoryBackend, GuestMemoryRegion,
     MemoryRegionAddress, VolatileMemory, VolatileSlice,
 };
-use vm_memory::mmap::{FromRangesError, GuestRegionMmap, MmapRegionBuilder, MmapRegionError};
 use vm_memory::{GuestMemoryMmap, GuestRegionCollection};
 
 use mapping::Mapping;

@@ -28,7 +28,10 @@ impl GuestMemory {
     pub fn load_file(&self, gpa: u64, file: &File, offset: u64, len: usize) -> io::Result<()> {
         GuestMemoryBackend::get_slice(&**self, GuestAddress(gpa), len)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        if offset.checked_add(len as u64).is_none_or(|end| file.metadata().is_ok_and(|file| file.len() < end)) {
+        if offset
+            .checked_add(len as u64)
+            .is_none_or(|end| file.metadata().is_ok_and(|file| file.len() < end))
+        {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         if len == 0 {
@@ -67,8 +70,10 @@ impl Load<'_> {
             }
             Ok(())
         };
-        let processors = thread::available_parallelism().map_or(1, NonZero::get);
-        let helpers = processors.min(MAX_THREADS).min(pieces.len() / 2).saturating_sub(1);
+        let helpers = match (pieces.len() / 2).min(MAX_THREADS) {
+            0 | 1 => 0,
+            most => thread::available_parallelism().map_or(1, NonZero::get).min(most) - 1,
+        };
         thread::scope(|scope| {
             // A host without threads to spare copies on this one.
             let helpers: Vec<_> = (0..helpers)
@@ -129,7 +134,10 @@ impl Load<'_> {
                 gpa: gpa + done as u64,
                 len: len - done,
             };
-            match self.memory.read_from_file(&[range], self.file, offset + done as u64)? {
+            match self
+                .memory
+                .read_from_file(&[range], self.file, offset + done as u64)?
+            {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 count => done += count,
             }
@@ -155,7 +163,9 @@ fn is_zero(slice: &VolatileSlice<'_>) -> bool {
     let mut bytes = [0_u8; PAGE_SIZE as usize];
     let mut start = 0;
     while start < slice.len() {
-        let Ok(rest) = slice.offset(start) else { return false };
+        let Ok(rest) = slice.offset(start) else {
+            return false;
+        };
         let count = rest.copy_to(&mut bytes);
         if bytes[..count].iter().any(|byte| *byte != 0) {
             return false;
@@ -195,7 +205,12 @@ mod tests {
 
     #[test]
     fn load_file_at_odd_addresses_copies_every_byte() {
-        for (gpa, offset) in [(0, 0), (0x1234, 0), (LARGE_PAGE as u64 - 1, 0xfff), (0x1000, 0x12_3456)] {
+        for (gpa, offset) in [
+            (0, 0),
+            (0x1234, 0),
+            (LARGE_PAGE as u64 - 1, 0xfff),
+            (0x1000, 0x12_3456),
+        ] {
             let (memory, file, contents) = guest_and_file();
 
             memory.load_file(gpa, &file, offset, LEN).unwrap();

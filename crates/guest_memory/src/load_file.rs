@@ -70,11 +70,10 @@ impl Load<'_> {
             }
             Ok(())
         };
-        let processors = thread::available_parallelism().map_or(1, NonZero::get);
-        let helpers = processors
-            .min(MAX_THREADS)
-            .min(pieces.len() / 2)
-            .saturating_sub(1);
+        let helpers = match (pieces.len() / 2).min(MAX_THREADS) {
+            0 | 1 => 0,
+            most => thread::available_parallelism().map_or(1, NonZero::get).min(most) - 1,
+        };
         thread::scope(|scope| {
             // A host without threads to spare copies on this one.
             let helpers: Vec<_> = (0..helpers)

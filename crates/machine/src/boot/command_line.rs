@@ -32,6 +32,10 @@ impl CommandLine {
             // Grace periods wait for nothing on a machine that has just been born.
             "rcupdate.rcu_expedited=1",
             "cryptomgr.notests",
+            // The same for two tests that this does not reach: that of an algorithm (which is there all the same),
+            // and the jitter entropy source's of itself, a seventh of the boot. Without that source the kernel's
+            // DRBGs are seeded from the random pool alone, as their own fallback has it.
+            "initcall_blacklist=crypto_kdf108_init,jent_mod_init",
             "rdinit=/init",
         ];
         Self {

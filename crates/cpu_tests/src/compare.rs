@@ -27,7 +27,7 @@ pub(crate) fn differences(case: &Case, native: &Block, soft: &Block) -> Vec<Stri
         let error =
             |block: &Block| block.register(index::ERROR) & !if vector == PAGE_FAULT { PRESENT } else { 0 };
         found.word("error", error(native), error(soft));
-        if vector == PAGE_FAULT {
+        if vector == PAGE_FAULT && !stores_in_parts(case, stopped_at) {
             found.word("cr2", native.register(index::CR2), soft.register(index::CR2));
         }
     }
@@ -51,6 +51,14 @@ pub(crate) fn differences(case: &Case, native: &Block, soft: &Block) -> Vec<Stri
         }
     }
     found.0
+}
+
+/// x87 environments are moved in parts whose order is the processor's own: any of them may be the first to fault.
+fn stores_in_parts(case: &Case, stopped_at: Option<u64>) -> bool {
+    use iced_x86::Mnemonic as M;
+    let instructions = case.instructions();
+    let there = instructions.iter().find(|one| Some(one.ip()) == stopped_at);
+    there.is_some_and(|one| matches!(one.mnemonic(), M::Fnsave | M::Fnstenv | M::Fldenv | M::Frstor))
 }
 
 fn extended(found: &mut Found, native: &Block, soft: &Block) {

@@ -121,7 +121,8 @@ fn executable(harness: &Harness) -> Vec<u8> {
         (LOAD, READ | WRITE | EXECUTE, RUNTIME, len, RUNTIME_END - RUNTIME),
         (LOAD, READ | WRITE | EXECUTE, CODE, 0, BATCH_END - CODE),
         (LOAD, READ | WRITE, DATA, 0, DATA_END - DATA),
-        (LOAD, READ, READ_ONLY, 0, PAGE),
+        // Linux maps what has no bytes in the file writable.
+        (LOAD, READ, READ_ONLY, PAGE, PAGE),
         (GNU_STACK, READ | WRITE, 0, 0, 0),
     ];
     let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
@@ -137,12 +138,13 @@ fn executable(harness: &Harness) -> Vec<u8> {
     for (kind, rights, address, in_file, in_memory) in segments {
         file.extend(kind.to_le_bytes());
         file.extend(rights.to_le_bytes());
-        let offset = if in_file > 0 { PAGE } else { 0 };
+        let offset = if address == READ_ONLY { PAGE + len } else { PAGE };
         for word in [offset, address, address, in_file, in_memory, PAGE] {
             file.extend(word.to_le_bytes());
         }
     }
     file.resize(PAGE as usize, 0);
     file.extend(contents);
+    file.resize(file.len() + PAGE as usize, 0);
     file
 }

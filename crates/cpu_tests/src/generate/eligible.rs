@@ -71,6 +71,7 @@ pub(super) fn instruction(instruction: &Instruction) -> bool {
         && !instruction.is_privileged()
         && !instruction.is_save_restore_instruction()
         && !depends_on_the_world(instruction.mnemonic())
+        && !depends_on_the_vendor(instruction)
         && !is_approximate(instruction.mnemonic())
 }
 
@@ -143,6 +144,16 @@ fn depends_on_the_world(mnemonic: Mnemonic) -> bool {
             | M::Lss
             | M::Rdpmc
             | M::INVALID
+    )
+}
+
+/// AMD's processors have PREFETCHW in memory only, Intel's do nothing with its register form. POPF can switch on
+/// alignment checks, which processors make for vectors as they like (Intel SDM vol. 3, table 6-8).
+fn depends_on_the_vendor(instruction: &Instruction) -> bool {
+    use Code as C;
+    matches!(
+        instruction.code(),
+        C::Reservednop_rm16_r16_0F0D | C::Reservednop_rm32_r32_0F0D | C::Reservednop_rm64_r64_0F0D | C::Popfq
     )
 }
 

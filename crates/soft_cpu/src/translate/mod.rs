@@ -40,6 +40,29 @@ use crate::memory::{Generations, PAGE_OFFSET};
 /// [`Translator::hot`] as users get it.
 const HOT: u32 = 12;
 
+/// How guest code is executed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tiers {
+    /// Every instruction by its handler.
+    Interpreter,
+    /// What can be translated is, before it runs first.
+    TranslateAtOnce,
+    /// What runs often is translated.
+    #[default]
+    Adaptive,
+}
+
+impl Tiers {
+    /// How often a block is interpreted before it is translated.
+    pub(crate) fn hot(self) -> u32 {
+        match self {
+            Self::Interpreter => u32::MAX,
+            Self::TranslateAtOnce => 0,
+            Self::Adaptive => HOT,
+        }
+    }
+}
+
 /// A jump from one block to another, linked or not.
 struct Link {
     /// Where its displacement is.

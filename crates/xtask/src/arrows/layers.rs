@@ -80,6 +80,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("app", &["crumblecracker"]),
     ("cc", &["cli"]),
     ("vm_tests", &["crumblecracker"]),
+    ("cpu_tests", &["guest_memory", "hypervisor", "soft_cpu"]),
     ("xtask", &[]),
 ];
 

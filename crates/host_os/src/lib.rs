@@ -1,6 +1,7 @@
 //! The portable face of the operating system.
 //!
-//! **Knows:** how this host makes events, interrupts a thread, names its current boot and gives random bytes.
+//! **Knows:** how this host makes events, interrupts a thread, names its current boot, gives random bytes and
+//! keeps permissions of files.
 //! **Must never know:** guests, devices, images. What differs between systems stays in `sys`.
 //!
 //! `unsafe` is allowed here for calls that `rustix` does not offer: signal handlers and signals to one thread.
@@ -8,6 +9,7 @@
 mod boot_id;
 mod error;
 mod event;
+mod permissions;
 mod random;
 mod sys;
 mod thread_interrupt;
@@ -15,5 +17,6 @@ mod thread_interrupt;
 pub use boot_id::boot_id;
 pub use error::Error;
 pub use event::Event;
+pub use permissions::{permission_bits, set_permission_bits};
 pub use random::random_bytes;
 pub use thread_interrupt::RunningThread;

@@ -2,8 +2,10 @@
 
 #[cfg(target_os = "linux")]
 mod linux;
+mod permissions;
 mod thread;
 
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{Event, boot_id, random_bytes};
+pub(crate) use permissions::{permission_bits, set_permission_bits};
 pub(crate) use thread::ThreadId;

@@ -128,5 +128,6 @@ fn doing(stage: guest_protocol::Stage) -> &'static str {
         Stage::Cwd => "enter the working directory",
         Stage::Credentials => "become that user",
         Stage::Exec => "execute the program",
+        Stage::File => "work on files",
     }
 }

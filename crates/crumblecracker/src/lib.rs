@@ -25,6 +25,7 @@ mod boot_only;
 mod console;
 mod doctor;
 mod error;
+pub mod fs;
 mod image_tree;
 mod images;
 mod instance;

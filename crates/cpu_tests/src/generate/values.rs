@@ -227,6 +227,6 @@ fn extended_state(block: &mut Block, random: &mut Random) {
             block.set_bytes(half + INDICES_64 * 16 + lane * 8, &small.to_le_bytes());
         }
     }
-    debug_assert!(xsave::YMM_HIGH + 256 == XSAVE_LEN);
+    const { assert!(xsave::YMM_HIGH + 256 == XSAVE_LEN) };
     block.0[xsave::XSTATE_BV] = 7;
 }

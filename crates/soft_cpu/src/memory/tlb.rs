@@ -168,6 +168,8 @@ impl Tlb {
             self.generations.all += 1;
         }
         if !keep_global {
+            // Code is looked up anew, and shows again whether it is unusual.
+            self.unusual_supervisor_code = false;
             self.filled.clear();
             self.data = [EMPTY; 3];
             return;

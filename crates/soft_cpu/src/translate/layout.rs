@@ -8,7 +8,7 @@ use hypervisor::x86_64::Segment;
 use crate::cpu::{Cpu, SegReg, TlbSet};
 use crate::memory::{TLB_ENTRIES, Tlb, TlbEntry};
 use crate::system::SystemMsrs;
-use crate::translate::state::{JUMP_ENTRIES, JumpEntry, TranslatorState};
+use crate::translate::state::{JumpEntry, TranslatorState};
 use crate::vector::VectorState;
 
 /// Where RSP points.
@@ -69,5 +69,9 @@ pub(super) fn tlb(set: TlbSet) -> TlbOffsets {
 
 /// The first entry of the jump cache of code that uses this TLB set.
 pub(super) fn jumps(set: TlbSet) -> i32 {
-    behind(STATE + offset_of!(TranslatorState, jumps) + set as usize * JUMP_ENTRIES * size_of::<JumpEntry>())
+    behind(match set {
+        TlbSet::User => STATE + offset_of!(TranslatorState, user_jumps),
+        TlbSet::Supervisor => STATE + offset_of!(TranslatorState, supervisor_jumps),
+        TlbSet::SupervisorOpen => STATE + offset_of!(TranslatorState, open_jumps),
+    })
 }

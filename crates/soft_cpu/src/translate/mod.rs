@@ -187,9 +187,9 @@ impl Exec<'_> {
     }
 
     /// The code at RIP, where the jump cache has it.
-    fn known_entry(&self) -> Option<u64> {
-        let rip = self.cpu.rip;
-        let entry = &self.cpu.translator.jumps[self.cpu.mode.set as usize][jump_slot(rip)];
+    fn known_entry(&mut self) -> Option<u64> {
+        let (rip, set) = (self.cpu.rip, self.cpu.mode.set);
+        let entry = self.cpu.translator.jumps(set)[jump_slot(set, rip)];
         (entry.rip == rip).then_some(entry.code)
     }
 
@@ -295,8 +295,8 @@ impl Exec<'_> {
     fn connect(&mut self, link: u32, slot: usize, entry: u64) {
         let translator = &mut self.cpu.translations;
         let rip = self.cpu.rip;
-        let set = self.cpu.mode.set as usize;
-        self.cpu.translator.jumps[set][jump_slot(rip)] = JumpEntry { rip, code: entry };
+        let set = self.cpu.mode.set;
+        self.cpu.translator.jumps(set)[jump_slot(set, rip)] = JumpEntry { rip, code: entry };
         let Some(arena) = &mut translator.arena else {
             return;
         };

@@ -23,7 +23,7 @@ const SILENCE: Duration = Duration::from_secs(180);
 /// How often a peer that does not boot is started again: QEMU's boots hang now and then.
 const PEER_ATTEMPTS: u32 = 6;
 /// After this long without a line, a peer that boots is taken to hang.
-const PEER_SILENCE: Duration = Duration::from_secs(60);
+const PEER_SILENCE: Duration = Duration::from_secs(30);
 
 /// What `bench cpu` takes besides what every benchmark does.
 #[derive(clap::Args)]
@@ -127,6 +127,7 @@ fn run_once(command: Command, silence: Duration) -> Result<Vec<Sample>> {
         }
         let end = monitor.wait_for("cpu-bench end", SILENCE)?;
         let (name, milliseconds) = ended(&end.text)?;
+        eprintln!("{name}: {milliseconds:.0} ms");
         samples.push(Sample {
             name,
             milliseconds,

@@ -26,7 +26,9 @@ pub(crate) fn after(instruction: &Instruction, before: u32) -> u32 {
     } else {
         before & !written
     };
-    before | instruction.rflags_undefined()
+    // Rotations by another count than 1 leave OF undefined, also where the count is a multiple of the width.
+    let rotated = matches!(instruction.mnemonic(), Mnemonic::Rcl | Mnemonic::Rcr);
+    before | instruction.rflags_undefined() | if rotated { RflagsBits::OF } else { 0 }
 }
 
 /// Shifts by zero, and string instructions that count from zero, leave all flags as they were.

@@ -154,7 +154,11 @@ fn depends_on_the_vendor(instruction: &Instruction) -> bool {
     use Code as C;
     matches!(
         instruction.code(),
-        C::Reservednop_rm16_r16_0F0D | C::Reservednop_rm32_r32_0F0D | C::Reservednop_rm64_r64_0F0D | C::Popfq
+        C::Reservednop_rm16_r16_0F0D
+            | C::Reservednop_rm32_r32_0F0D
+            | C::Reservednop_rm64_r64_0F0D
+            | C::Popfq
+            | C::Pause
     )
 }
 
@@ -176,6 +180,7 @@ fn is_open(mnemonic: Mnemonic) -> bool {
             | M::Fbstp
             | M::Fst
             | M::Fstp
+            | M::Vcvtps2ph
             | M::Maskmovq
             | M::Maskmovdqu
             | M::Vmaskmovdqu

@@ -21,9 +21,9 @@ const MEMORY_MIB: u64 = 512;
 /// A guest, or a workload, that takes longer has failed.
 const SILENCE: Duration = Duration::from_secs(180);
 /// How often a peer that does not boot is started again: QEMU's boots hang now and then.
-const PEER_ATTEMPTS: u32 = 6;
+const PEER_ATTEMPTS: u32 = 4;
 /// After this long without a line, a peer that boots is taken to hang.
-const PEER_SILENCE: Duration = Duration::from_secs(30);
+const PEER_SILENCE: Duration = Duration::from_secs(60);
 
 /// What `bench cpu` takes besides what every benchmark does.
 #[derive(clap::Args)]

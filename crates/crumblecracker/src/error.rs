@@ -181,6 +181,7 @@ fn doing(stage: guest_protocol::Stage) -> &'static str {
         Stage::Cwd => "enter the working directory",
         Stage::Credentials => "become that user",
         Stage::Exec => "execute the program",
+        Stage::File => "work on files",
     }
 }
 

@@ -15,6 +15,7 @@ use tracing::debug;
 use vfs::{HostShare, HostShareOptions, Overlay, OverlayOptions, Server};
 
 use crate::console::{ConsoleLog, ConsoleSink};
+use crate::fs::Fs;
 use crate::image_tree::ImageTree;
 use crate::plugs::{HostEntropy, PIPE_CAPACITY, plug};
 use crate::post_mortem::PostMortem;
@@ -172,6 +173,11 @@ impl Instance {
     /// [`Error::NoCommand`], [`Error::NoUser`], [`Error::Request`], [`Error::GuestGone`].
     pub fn spawn(&self, command: &Command) -> Result<Process> {
         self.session.exec(self.exec_of(command)?)
+    }
+
+    /// The guest's files.
+    pub fn fs(&self) -> Fs {
+        Fs::new(self.session.clone())
     }
 
     fn exec_of(&self, command: &Command) -> Result<Exec> {

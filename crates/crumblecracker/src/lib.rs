@@ -15,8 +15,8 @@
 //! # }
 //! ```
 //!
-//! **Knows:** how names become images, images become file trees, file trees and a kernel become a guest, and
-//! a command becomes a process in it.
+//! **Knows:** how names become images, images become file trees, file trees and a kernel become a guest, how a
+//! command becomes a process in it, and how its files are reached.
 //! **Must never know:** a terminal, an argument list, a window. Faces of the library parse and print; they
 //! decide nothing.
 #![forbid(unsafe_code)]
@@ -25,6 +25,7 @@ mod boot_only;
 mod console;
 mod doctor;
 mod error;
+pub mod fs;
 mod image_tree;
 mod images;
 mod instance;

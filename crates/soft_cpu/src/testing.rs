@@ -2,6 +2,7 @@
 
 pub(crate) mod integer;
 pub(crate) mod system;
+pub(crate) mod vector;
 pub(crate) mod x87;
 
 use std::sync::Arc;

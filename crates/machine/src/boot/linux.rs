@@ -4,8 +4,8 @@ use std::fs::File;
 
 use guest_memory::{Bytes, GuestAddress, GuestMemory, PAGE_SIZE};
 use linux_loader::loader::bootparam::{boot_e820_entry, boot_params};
-use linux_loader::loader::{Elf, KernelLoader};
 
+use super::elf::ElfKernel;
 use crate::layout;
 use crate::{CommandLine, Error};
 
@@ -50,14 +50,9 @@ pub(crate) struct EntryPoint {
 
 /// Puts kernel, initramfs, command line, boot parameters, page tables and GDT into RAM.
 pub(crate) fn load_linux(memory: &GuestMemory, boot: &LinuxBoot<'_>) -> Result<EntryPoint, Error> {
-    let mut kernel = boot.kernel;
-    let high_start = GuestAddress(layout::HIGH_RAM_START);
-    let loaded = Elf::load(&**memory, None, &mut kernel, Some(high_start))
-        .map_err(|error| Error::Kernel(error.to_string()))?;
-    if loaded.kernel_end > layout::LOW_RAM_MAX {
-        return Err(Error::Kernel("it is longer than any machine's memory".to_owned()));
-    }
-    let initramfs = place_initramfs(memory, boot.initramfs, loaded.kernel_end)?;
+    let kernel = ElfKernel::parse(boot.kernel)?;
+    let initramfs = place_initramfs(memory, boot.initramfs, kernel.end)?;
+    kernel.load(memory, boot.kernel)?;
     write(memory, layout::COMMAND_LINE, &boot.command_line.to_bytes()?)?;
     let params = boot_parameters(memory, boot, initramfs);
     memory
@@ -68,7 +63,7 @@ pub(crate) fn load_linux(memory: &GuestMemory, boot: &LinuxBoot<'_>) -> Result<E
         write(memory, layout::BOOT_GDT + 8 * index as u64, &entry.to_le_bytes())?;
     }
     Ok(EntryPoint {
-        rip: loaded.kernel_load.0,
+        rip: kernel.entry,
         boot_params: layout::BOOT_PARAMS,
         page_tables: layout::BOOT_PAGE_TABLES,
     })
@@ -164,82 +159,7 @@ fn write_page_tables(memory: &GuestMemory) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
-    use proptest::prelude::*;
-
     use super::*;
-
-    /// An ELF kernel of one segment: 16 bytes at 2 MiB.
-    fn elf() -> Vec<u8> {
-        let words: [u64; 15] = [
-            0x0001_0102_464c_457f,
-            0,
-            0x0000_0001_003e_0002,
-            0x20_0000,
-            64,
-            0,
-            0x0038_0040_0000_0000,
-            0x0000_0000_0040_0001,
-            0x0000_0005_0000_0001,
-            120,
-            0x20_0000,
-            0x20_0000,
-            16,
-            16,
-            8,
-        ];
-        let mut elf: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        elf.extend([0xf4; 16]);
-        elf
-    }
-
-    fn load(elf: &[u8]) -> Result<EntryPoint, Error> {
-        let memory = GuestMemory::anonymous(&[(0, 4 * layout::MIB)]).unwrap();
-        let mut kernel = tempfile::tempfile().unwrap();
-        kernel.write_all(elf).unwrap();
-        load_linux(
-            &memory,
-            &LinuxBoot {
-                kernel: &kernel,
-                initramfs: &[],
-                command_line: &CommandLine::standard(),
-                rsdp: 0,
-            },
-        )
-    }
-
-    #[test]
-    fn load_linux_begins_at_the_entry() {
-        assert_eq!(load(&elf()).unwrap().rip, 0x20_0000);
-    }
-
-    #[test]
-    fn load_linux_truncated_or_outside_ram_is_refused() {
-        let whole = elf();
-        for cut in [0, 63, 100, whole.len() - 1] {
-            assert!(matches!(load(&whole[..cut]), Err(Error::Kernel(_))), "{cut}");
-        }
-        // Place and length of the segment.
-        for at in [88, 96, 104] {
-            let mut far = whole.clone();
-            far[at..at + 8].copy_from_slice(&(1_u64 << 60).to_le_bytes());
-            assert!(matches!(load(&far), Err(Error::Kernel(_))), "{at}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn load_linux_damaged_headers_never_panic(
-            damage in proptest::collection::vec((0_usize..120, 0_u8..), 1..6),
-        ) {
-            let mut bytes = elf();
-            for (at, byte) in damage {
-                bytes[at] = byte;
-            }
-            let _ = load(&bytes);
-        }
-    }
 
     #[test]
     fn memory_map_large_machine_has_no_overlap_and_all_ram() {

@@ -53,7 +53,7 @@ pub(crate) struct SystemMsrs {
     pub(super) lstar: u64,
     pub(super) cstar: u64,
     pub(super) fmask: u64,
-    pub(super) kernel_gs_base: u64,
+    pub(crate) kernel_gs_base: u64,
     pub(super) tsc_aux: u64,
     /// What software has added to the time-stamp counter.
     pub(super) tsc_adjust: u64,

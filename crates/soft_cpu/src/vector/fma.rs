@@ -156,8 +156,8 @@ impl Kind {
             Self::Subtract => (false, true),
             Self::NegatedAdd => (true, false),
             Self::NegatedSubtract => (true, true),
-            Self::AddSubtract => (false, index.is_multiple_of(2)),
-            Self::SubtractAdd => (false, !index.is_multiple_of(2)),
+            Self::AddSubtract => (false, index & 1 == 0),
+            Self::SubtractAdd => (false, index & 1 != 0),
         }
     }
 }

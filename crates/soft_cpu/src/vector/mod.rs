@@ -9,11 +9,11 @@ mod conversions;
 mod crypto;
 mod drivers;
 mod elements;
-pub(crate) mod float;
+mod float;
 mod float_drivers;
 mod fma;
 mod integer;
-pub(crate) mod lanes;
+mod lanes;
 mod masked;
 mod moves;
 mod numbers;
@@ -78,3 +78,6 @@ fn touches_mmx(instruction: &Instruction) -> bool {
     (0..instruction.op_count())
         .any(|index| instruction.op_kind(index) == OpKind::Register && instruction.op_register(index).is_mm())
 }
+
+#[cfg(test)]
+mod tests;

@@ -64,7 +64,7 @@ fn paging_with_lme_and_without_pae_is_a_protection_fault() {
 fn long_mode_holds_lme_and_pae() {
     let mut machine = Machine::long();
     machine.cpu.cr0 |= c::CR0_PG;
-    machine.cpu.tlb.fill_code(TlbSet::Supervisor, CODE, CODE);
+    machine.cpu.tlb.fill_code(TlbSet::Supervisor, CODE, CODE, false);
 
     assert_eq!(set_efer(&mut machine, 0), Err(Exception::PROTECTION));
     assert_eq!(

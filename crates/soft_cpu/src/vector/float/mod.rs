@@ -22,3 +22,6 @@ pub(crate) use convert::*;
 pub(crate) use environment::*;
 pub(crate) use format::*;
 pub(crate) use fused::*;
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,5 @@
 //! What packed instructions do with integers, as pure functions: on 64 bits where the halves of a register do not
-//! meet, on 128 where they do. MMX has its registers in the low half.
+//! meet, on 128 where they do.
 
 mod aes;
 mod arithmetic;

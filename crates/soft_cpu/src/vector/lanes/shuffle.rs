@@ -13,8 +13,7 @@ fn place<T: Lane>(value: T, index: u32) -> u128 {
     u128::from(value.put()) << (index * T::BITS)
 }
 
-/// `PACKxx`: lanes of `a`, then of `b`, each made half as wide. MMX: the low half of what `a` and `b` side by side
-/// give.
+/// `PACKxx`: lanes of `a`, then of `b`, each made half as wide.
 #[inline]
 pub(crate) fn pack<S: Lane, D: Lane>(a: u128, b: u128, narrow: impl Fn(S) -> D) -> u128 {
     let count = 128 / S::BITS;
@@ -23,7 +22,7 @@ pub(crate) fn pack<S: Lane, D: Lane>(a: u128, b: u128, narrow: impl Fn(S) -> D) 
     })
 }
 
-/// `PUNPCKLxx` and, of upper halves, `PUNPCKHxx`: lanes of `a` and `b` in turn. MMX: one half of the result.
+/// `PUNPCKLxx` and, of upper halves, `PUNPCKHxx`: lanes of `a` and `b` in turn.
 #[inline]
 pub(crate) fn interleave<T: Lane>(a: u64, b: u64) -> u128 {
     (0..64 / T::BITS).fold(0, |result, index| {
@@ -32,7 +31,7 @@ pub(crate) fn interleave<T: Lane>(a: u64, b: u64) -> u128 {
     })
 }
 
-/// `PHADDx`, `PHSUBx`: neighbours of `a`, then of `b`, made one. MMX: as with [`pack`].
+/// `PHADDx`, `PHSUBx`: neighbours of `a`, then of `b`, made one.
 #[inline]
 pub(crate) fn horizontal<T: Lane>(a: u128, b: u128, f: impl Fn(T, T) -> T) -> u128 {
     let count = 64 / T::BITS;
@@ -53,12 +52,6 @@ pub(crate) fn shuffle_bytes(a: u128, control: u128) -> u128 {
             from[usize::from(index & 15)]
         }
     }))
-}
-
-/// `PSHUFB` of MMX.
-#[inline]
-pub(crate) fn shuffle_bytes64(a: u64, control: u64) -> u64 {
-    shuffle_bytes(a.into(), (control & 0x8787_8787_8787_8787).into()) as u64
 }
 
 /// `PSHUFLW`, `PSHUFHW`, `PSHUFW`: words of `a`, two bits of `order` each.
@@ -101,17 +94,6 @@ pub(crate) fn align(a: u128, b: u128, count: u8) -> u128 {
         1..128 => b >> bits | a << (128 - bits),
         128..256 => a >> (bits - 128),
         _ => 0,
-    }
-}
-
-/// `PALIGNR` of MMX.
-#[inline]
-pub(crate) fn align64(a: u64, b: u64, count: u8) -> u64 {
-    let both = u128::from(a) << 64 | u128::from(b);
-    if count > 15 {
-        0
-    } else {
-        (both >> (count * 8)) as u64
     }
 }
 

@@ -217,6 +217,8 @@ fn angle(y: Wide, x: Wide) -> Wide {
     }
 }
 
+const MINUS_HALF: Float = Float::positive(Float::ONE.exponent - 1, Float::ONE.significand).with_sign(true);
+
 /// `2^a - 1` for an `a` from -1 to 1; beyond that it is undefined, and AMD's processors give back `a`.
 pub(in super::super) fn exponential(a: Float, context: &Context) -> Outcome {
     match a.class() {
@@ -228,11 +230,13 @@ pub(in super::super) fn exponential(a: Float, context: &Context) -> Outcome {
     let flags = settle!(check(a, context));
     let parts = a.parts();
     if parts.exponent >= 0 {
-        let half = Float::positive(Float::ONE.exponent - 1, Float::ONE.significand);
-        let minus_one = a == Float::ONE.with_sign(true);
-        let value = if minus_one { half.with_sign(true) } else { a };
-        // Called inexact, exact or not.
-        return Outcome::exact(value).with(flag::PRECISION);
+        let one = a.with_sign(false) == Float::ONE;
+        return match (one, a.negative) {
+            // Exact, but computed: a little less than 1.
+            (true, false) => Wide::constant(-1, u128::MAX).outcome(context),
+            (true, true) => Outcome::exact(MINUS_HALF).with(flag::PRECISION),
+            (false, _) => Outcome::exact(a).with(flag::PRECISION),
+        };
     }
     let x = Wide::of(a).times(Wide::LN_2);
     // x * (1 + x / 2! + x^2 / 3! ...).

@@ -175,9 +175,12 @@ impl Exec<'_> {
     }
 
     /// Whether an instruction that began with RFLAGS.TF set is followed by a trap: those that enter a handler are
-    /// not where they clear the flag.
+    /// not where they clear the flag, and with DEBUGCTL.BTF only those are that branch (18.4.4).
     fn is_step(&self, instruction: &Instruction) -> bool {
         use Mnemonic as M;
+        if self.cpu.msrs.steps_by_branch() && self.cpu.rip == instruction.next_ip() {
+            return false;
+        }
         let enters = matches!(
             instruction.mnemonic(),
             M::Int | M::Int1 | M::Int3 | M::Into | M::Syscall | M::Sysenter

@@ -132,6 +132,7 @@ impl Exec<'_> {
                 let debug = &mut self.cpu.debug;
                 debug.dr6 = debug.dr6 & !DR6_BREAKPOINTS | exception.payload;
                 debug.dr7 &= !DR7_DETECT;
+                self.cpu.msrs.step_by_instruction();
             }
             _ => {}
         }

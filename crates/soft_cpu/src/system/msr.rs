@@ -35,6 +35,8 @@ const DE_CFG: u32 = 0xc001_1029;
 const EFER_AUTO_IBRS: u64 = 1 << 21;
 /// HWCR: the time-stamp counter does not change its frequency. It is the only bit that reads as set.
 const HWCR_TSC_FREQUENCY: u64 = 1 << 24;
+/// DEBUGCTL: RFLAGS.TF asks for a trap at each branch.
+const DEBUGCTL_BTF: u64 = 1 << 1;
 /// DE_CFG: LFENCE waits for everything before it.
 const DE_CFG_LFENCE: u64 = 1 << 1;
 /// A PAT as after reset.
@@ -105,6 +107,16 @@ impl Default for SystemMsrs {
 }
 
 impl SystemMsrs {
+    /// Whether single steps go from branch to branch.
+    pub(super) fn steps_by_branch(&self) -> bool {
+        self.debugctl & DEBUGCTL_BTF != 0
+    }
+
+    /// A debug exception ends that.
+    pub(super) fn step_by_instruction(&mut self) {
+        self.debugctl &= !DEBUGCTL_BTF;
+    }
+
     /// Where the register `index` is kept, for those that are nothing but kept.
     pub(super) fn slot(&mut self, index: u32) -> Option<&mut u64> {
         Some(match index {

@@ -79,6 +79,21 @@ fn single_step_of_a_repeated_instruction_is_one_element() {
 }
 
 #[test]
+fn single_step_by_branches_passes_over_other_instructions() {
+    let mut machine = Machine::long();
+    machine.set_gate(1, CODE64, INTERRUPT_GATE);
+    machine.cpu.rflags |= flags::TF;
+    (machine.cpu.gpr[Cpu::RCX], machine.cpu.gpr[Cpu::RAX]) = (0x1d9, 2);
+    // `wrmsr`, `jz` that is not taken, `jmp`.
+    assert_eq!(machine.run_debugged(&[0x0f, 0x30]), Ok(()));
+    assert_eq!(machine.run_debugged(&[0x74, 0x10]), Ok(()));
+    assert_eq!(machine.run_debugged(&[0xeb, 0x10]), hit(STEP));
+    machine.exec().deliver(Exception::debug(STEP, true)).unwrap();
+    machine.cpu.rflags |= flags::TF;
+    assert_eq!(machine.run_debugged(NOP), hit(STEP));
+}
+
+#[test]
 fn breakpoint_on_code_faults_before_the_instruction_once() {
     let mut machine = with_breakpoint(CODE, 0, 0);
     assert_eq!(machine.run_debugged(NOP), Err(Exception::debug(2, false)));

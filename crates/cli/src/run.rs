@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use crumblecracker::{
     Command, Error, Image, Instance, InstanceOptions, KernelChoice, Library, Progress, PullPolicy, Share,
 };
@@ -53,7 +53,7 @@ pub(crate) fn run(common: &Common, arguments: &Run) -> Result<u8> {
     };
     let status = match attach::follow(process, &attachment) {
         Err(error) if matches!(error.downcast_ref(), Some(Error::GuestGone(_))) => {
-            bail!("the guest is gone: {}", instance.post_mortem())
+            return Err(Error::GuestEnded(instance.post_mortem()).into());
         }
         ended => ended?,
     };

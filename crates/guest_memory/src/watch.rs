@@ -1,12 +1,12 @@
 //! Pages whose bytes somebody has a copy of, and wants to know when a device writes to them.
 //!
-//! `vm-memory` tells its bitmaps of every write through it; this is such a bitmap. Who writes by other means
+//! `vm-memory` tells its bitmaps of every write through it; this is behind such a bitmap. Who writes by other means
 //! ([`crate::RamView`], a hypervisor's guest) answers for itself.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use vm_memory::bitmap::{Bitmap, BitmapSlice, NewBitmap, WithBitmapSlice};
+use vm_memory::bitmap::{Bitmap, BitmapSlice, WithBitmapSlice};
 
 use crate::PAGE_SIZE;
 
@@ -18,8 +18,8 @@ pub trait WriteObserver: Send + Sync {
 }
 
 /// The watched pages of one region. Costs nothing until the first is watched.
-#[derive(Debug, Default)]
-pub struct RegionWatch {
+#[derive(Debug)]
+pub(crate) struct RegionWatch {
     len: u64,
     watched: OnceLock<Watched>,
 }
@@ -39,6 +39,22 @@ impl std::fmt::Debug for Watched {
 }
 
 impl RegionWatch {
+    /// Nothing is watched in a region of `len` bytes.
+    pub(crate) fn new(len: usize) -> Self {
+        Self {
+            len: len as u64,
+            watched: OnceLock::new(),
+        }
+    }
+
+    /// What `vm-memory` tells of writes from `offset` on.
+    pub(crate) fn slice(&self, offset: usize) -> WatchSlice<'_> {
+        WatchSlice {
+            watch: self,
+            start: offset,
+        }
+    }
+
     /// Names who is told, and where the region lies. The first word counts.
     pub(crate) fn observe(&self, gpa: u64, observer: Arc<dyn WriteObserver>) {
         let words = (self.len / PAGE_SIZE).div_ceil(64) as usize;
@@ -95,32 +111,11 @@ pub struct WatchSlice<'a> {
     start: usize,
 }
 
-impl<'a> WithBitmapSlice<'a> for RegionWatch {
-    type S = WatchSlice<'a>;
-}
-
 impl<'a> WithBitmapSlice<'a> for WatchSlice<'_> {
     type S = Self;
 }
 
 impl BitmapSlice for WatchSlice<'_> {}
-
-impl Bitmap for RegionWatch {
-    fn mark_dirty(&self, offset: usize, len: usize) {
-        self.written(offset, len);
-    }
-
-    fn dirty_at(&self, _offset: usize) -> bool {
-        false
-    }
-
-    fn slice_at(&self, offset: usize) -> WatchSlice<'_> {
-        WatchSlice {
-            watch: self,
-            start: offset,
-        }
-    }
-}
 
 impl Bitmap for WatchSlice<'_> {
     fn mark_dirty(&self, offset: usize, len: usize) {
@@ -135,15 +130,6 @@ impl Bitmap for WatchSlice<'_> {
         Self {
             watch: self.watch,
             start: self.start + offset,
-        }
-    }
-}
-
-impl NewBitmap for RegionWatch {
-    fn with_len(len: usize) -> Self {
-        Self {
-            len: len as u64,
-            watched: OnceLock::new(),
         }
     }
 }

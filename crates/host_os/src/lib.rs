@@ -1,6 +1,7 @@
 //! The portable face of the operating system.
 //!
-//! **Knows:** how this host makes events, interrupts a thread, names its current boot and gives random bytes.
+//! **Knows:** how this host makes events, interrupts a thread, names its current boot, gives random bytes and
+//! keeps permissions of files.
 //! **Must never know:** guests, devices, images. What differs between systems stays in `sys`.
 //!
 //! `unsafe` is allowed here for calls that `rustix` does not offer: signal handlers and signals to one thread; for
@@ -11,6 +12,7 @@ mod boot_id;
 mod code_memory;
 mod error;
 mod event;
+mod permissions;
 mod random;
 mod sys;
 mod thread_interrupt;
@@ -20,5 +22,6 @@ pub use boot_id::boot_id;
 pub use code_memory::CodeMemory;
 pub use error::Error;
 pub use event::Event;
+pub use permissions::{permission_bits, set_permission_bits};
 pub use random::random_bytes;
 pub use thread_interrupt::RunningThread;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, RflagsBits};
+use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, RflagsBits};
 
 use crate::cpu::{Cpu, Mode, SegReg};
 use crate::exception::Exception;
@@ -255,7 +255,10 @@ impl Exec<'_> {
             mode,
         };
         if let Some(&slot) = self.cpu.blocks.by_key.get(&key) {
-            return Ok(slot);
+            if self.second_page_is(slot)? {
+                return Ok(slot);
+            }
+            self.forget_page(gpa);
         }
         if self.cpu.blocks.by_key.len() >= MAX_BLOCKS {
             self.cpu.forget_code();
@@ -264,6 +267,16 @@ impl Exec<'_> {
         self.watch(gpa);
         let block = self.decode_block(gpa)?;
         Ok(self.cpu.blocks.insert(key, block))
+    }
+
+    /// Whether the second page of a block that has one is still where it was decoded from.
+    fn second_page_is(&mut self, slot: usize) -> Result<bool, Exception> {
+        let Some(page) = self.cpu.blocks.block_mut(slot).and_then(|block| block.pages[1]) else {
+            return Ok(true);
+        };
+        let next = (self.cpu.rip | PAGE_OFFSET).wrapping_add(1);
+        let next = self.code_address(next)?;
+        Ok(self.translate_code(next)? == page)
     }
 
     /// Has stores to the page of code at `gpa` noticed from now on, whoever makes them.
@@ -386,14 +399,22 @@ fn decode(bytes: &[u8], bits: u8, ip: u64) -> Instruction {
 /// Whether what comes after `instruction` may have to be found anew: control went elsewhere, or it may have
 /// changed how code is decoded or what may be accessed.
 fn ends_block(instruction: &Instruction) -> bool {
-    use iced_x86::Mnemonic as M;
     !lets_interrupts_in(instruction)
         && (instruction.flow_control() != FlowControl::Next
-            || instruction.is_privileged() && instruction.mnemonic() != M::Cli
+            || instruction.is_privileged() && !goes_on(instruction)
             || instruction.rflags_modified() & RflagsBits::AC != 0
             || changes_vector_mode(instruction)
             || integer::ends_block(instruction)
             || system::ends_block(instruction))
+}
+
+/// Privileged instructions that leave code and memory as they are, or are noticed where they do not.
+fn goes_on(instruction: &Instruction) -> bool {
+    use iced_x86::Mnemonic as M;
+    let reads_control = instruction.mnemonic() == M::Mov
+        && instruction.op1_kind() == OpKind::Register
+        && instruction.op1_register().is_cr();
+    reads_control || matches!(instruction.mnemonic(), M::Cli | M::Swapgs | M::Rdmsr | M::Wrmsr)
 }
 
 /// Whether the handler of `instruction` may leave behind what its block does not know of: an end of the block, or an

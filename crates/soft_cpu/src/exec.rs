@@ -115,7 +115,13 @@ impl Exec<'_> {
     /// Segment and offset of the memory operand.
     #[inline]
     pub(crate) fn effective_address(&self, instruction: &Instruction) -> (SegReg, u64) {
-        let segment = segment_register(instruction.memory_segment());
+        let segment = match instruction.segment_prefix() {
+            // Ignored: what a bad address raises depends on the base register alone (Intel SDM vol. 1, 3.3.4).
+            Register::ES | Register::CS | Register::SS | Register::DS if self.cpu.mode.bits == 64 => {
+                segment_by_base(instruction.memory_base())
+            }
+            _ => segment_register(instruction.memory_segment()),
+        };
         (segment, self.offset(instruction))
     }
 
@@ -253,6 +259,14 @@ impl Exec<'_> {
         let value = self.peek(0, size)?;
         self.set_stack_pointer(self.stack_pointer().wrapping_add(size as u64));
         Ok(value)
+    }
+}
+
+/// The segment register of an address with this base.
+fn segment_by_base(base: Register) -> SegReg {
+    match base {
+        Register::RSP | Register::RBP | Register::ESP | Register::EBP => SegReg::Ss,
+        _ => SegReg::Ds,
     }
 }
 

@@ -26,4 +26,5 @@ mod vector;
 mod vm;
 mod x87;
 
-pub use vm::open;
+pub use translate::Tiers;
+pub use vm::{open, open_with};

@@ -1,5 +1,7 @@
 //! Processors and memory for this crate's unit tests.
 
+pub(crate) mod integer;
+pub(crate) mod system;
 pub(crate) mod vector;
 pub(crate) mod x87;
 

@@ -195,11 +195,11 @@ impl Exec<'_> {
             self.cpu.activity = Activity::Running;
             return self.deliver_interrupt(NMI_VECTOR);
         }
-        if self.takes_interrupts() {
-            if let Some(vector) = self.cpu.apic.acknowledge() {
-                self.cpu.activity = Activity::Running;
-                return self.deliver_interrupt(vector);
-            }
+        if self.takes_interrupts()
+            && let Some(vector) = self.cpu.apic.acknowledge()
+        {
+            self.cpu.activity = Activity::Running;
+            return self.deliver_interrupt(vector);
         }
         Ok(())
     }

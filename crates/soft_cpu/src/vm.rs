@@ -15,6 +15,7 @@ use crate::attention::{Attention, FORGET_WRITES};
 use crate::cpu::{Cpu, TSC_KHZ, TscClock};
 use crate::memory::Memory;
 use crate::system;
+use crate::translate::Tiers;
 use crate::vcpu::SoftVcpu;
 
 /// The backend's short name.
@@ -24,6 +25,11 @@ const MAX_VCPUS: u32 = 255;
 
 /// Opens the CPU in software. It is usable everywhere.
 pub fn open() -> Arc<dyn Hypervisor> {
+    open_with(Tiers::default())
+}
+
+/// Opens the CPU in software with a choice of how it executes; for tests.
+pub fn open_with(tiers: Tiers) -> Arc<dyn Hypervisor> {
     let capabilities = Capabilities {
         arch: GuestArch::X86_64,
         max_vcpus: MAX_VCPUS,
@@ -32,11 +38,12 @@ pub fn open() -> Arc<dyn Hypervisor> {
         doorbells: false,
         dirty_log: true,
     };
-    Arc::new(SoftCpu { capabilities })
+    Arc::new(SoftCpu { capabilities, tiers })
 }
 
 struct SoftCpu {
     capabilities: Capabilities,
+    tiers: Tiers,
 }
 
 impl Hypervisor for SoftCpu {
@@ -50,7 +57,7 @@ impl Hypervisor for SoftCpu {
 
     fn create_vm(&self, config: &VmConfig) -> Result<Arc<dyn Vm>, Error> {
         Ok(Arc::new(SoftVm {
-            shared: Arc::new(Shared::new(config)),
+            shared: Arc::new(Shared::new(config, self.tiers)),
         }))
     }
 }
@@ -63,16 +70,18 @@ pub(crate) struct Shared {
     routes: Mutex<Vec<Option<Msi>>>,
     /// When the time-stamp counters were 0.
     epoch: Instant,
+    tiers: Tiers,
 }
 
 impl Shared {
-    fn new(config: &VmConfig) -> Self {
+    fn new(config: &VmConfig, tiers: Tiers) -> Self {
         Self {
             vcpus: config.vcpus,
             memory: RwLock::default(),
             interconnect: Arc::default(),
             routes: Mutex::new(vec![None; config.ioapic_lines as usize]),
             epoch: Instant::now(),
+            tiers,
         }
     }
 
@@ -112,7 +121,8 @@ impl Vm for SoftVm {
         let apic = Apic::new(index, tsc, attention, Arc::downgrade(&shared.interconnect));
         shared.interconnect.add(apic.clone());
         let leaves = for_vcpu(cpuid, index, shared.vcpus);
-        let cpu = Cpu::new(apic, leaves);
+        let mut cpu = Cpu::new(apic, leaves);
+        cpu.translations.hot = shared.tiers.hot();
         Ok(Box::new(SoftVcpu::new(cpu, shared.clone())))
     }
 

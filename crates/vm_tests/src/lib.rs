@@ -7,6 +7,9 @@
 //! **Knows:** the public library and the command line, as any user does. **Must never know:** their insides.
 #![forbid(unsafe_code)]
 
+pub mod kernels;
+pub mod program;
+
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::thread;
@@ -21,8 +24,8 @@ use crumblecracker::{
 pub const USERLAND: &str = "deb:bash,coreutils,mount,perl-base,procps,python3-minimal,util-linux";
 
 /// The one that checks itself: compilers, interpreters, digests.
-pub const TOOLS: &str = "deb:bash,coreutils,gcc,gzip,libc6-dev,libpython3-testsuite,mount,openssl,perl,python3,sed,\
-                         util-linux,xz-utils";
+pub const TOOLS: &str = "deb:trixie/bash,coreutils,diffutils,gcc,gzip,libc6-dev,libpython3.13-testsuite,mount,openssl,perl,\
+                         python3.13,sed,util-linux,xz-utils";
 
 /// What stands ready to make guests of.
 pub struct Host {

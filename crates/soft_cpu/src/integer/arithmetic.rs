@@ -278,3 +278,120 @@ fn add_through<const FLAG: u64, const S: usize>(
     exec.cpu.rflags = exec.cpu.rflags & !FLAG | out;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Exception;
+    use crate::cpu::Cpu;
+    use crate::cpu::flags::*;
+    use crate::testing::integer::*;
+
+    /// RAX after an instruction on RAX and RBX, and the status flags.
+    fn computed(code: &[u8], rax: u64, rbx: u64, status: u64) -> (u64, u64) {
+        let mut machine = Machine::new(64);
+        machine.set_gprs(&[(Cpu::RAX, rax), (Cpu::RBX, rbx)]);
+        machine.cpu.set_status(status);
+        machine.run(code).unwrap();
+        (machine.cpu.gpr[Cpu::RAX], machine.status())
+    }
+
+    #[test]
+    fn add_of_every_width_carries_and_overflows_at_its_top() {
+        let full = 0x1122_3344_5566_7788;
+        for (code, rax, rbx, sum, status) in [
+            (&[0x00, 0xd8][..], full | 0xff, 1, full & !0xff, CF | ZF | PF | AF),
+            (&[0x66, 0x01, 0xd8], 0x1_7fff, 1, 0x1_8000, OF | SF | PF | AF),
+            (&[0x01, 0xd8], full | 0xffff_ffff, 1, 0, CF | ZF | PF | AF),
+            (
+                &[0x48, 0x01, 0xd8],
+                i64::MAX as u64,
+                1,
+                1 << 63,
+                OF | SF | PF | AF,
+            ),
+            (&[0x48, 0x83, 0xc0, 0xff], 1, 0, 0, CF | ZF | PF | AF),
+        ] {
+            assert_eq!(computed(code, rax, rbx, 0), (sum, status), "{code:02x?}");
+        }
+    }
+
+    #[test]
+    fn subtractions_borrow_as_unsigned_and_overflow_as_signed() {
+        for (code, rax, rbx, status, result) in [
+            (&[0x48, 0x29, 0xd8][..], 0, 1, 0, (u64::MAX, CF | AF | SF | PF)),
+            (&[0x28, 0xd8], 0x80, 1, 0, (0x7f, OF | AF)),
+            (&[0x48, 0x19, 0xd8], 5, 4, CF, (0, ZF | PF)),
+            (&[0x39, 0xd8], u64::MAX, 0xffff_ffff, 0, (u64::MAX, ZF | PF)),
+            (&[0x48, 0xf7, 0xd8], 0, 0, CF, (0, ZF | PF)),
+        ] {
+            assert_eq!(computed(code, rax, rbx, status), result, "{code:02x?}");
+        }
+    }
+
+    #[test]
+    fn logic_clears_carry_overflow_and_adjust() {
+        let all = STATUS;
+        assert_eq!(computed(&[0x48, 0x31, 0xc0], 5, 0, all), (0, ZF | PF));
+        assert_eq!(
+            computed(&[0x21, 0xd8], u64::MAX, 0x8000_0001, all),
+            (0x8000_0001, SF)
+        );
+        assert_eq!(computed(&[0x84, 0xc0], 0x80, 0, all), (0x80, SF));
+        assert_eq!(computed(&[0x0c, 0x03], 0, 0, all), (3, PF));
+    }
+
+    #[test]
+    fn inc_dec_and_not_keep_the_carry() {
+        assert_eq!(computed(&[0xfe, 0xc0], 0xff, 0, CF), (0, CF | ZF | PF | AF));
+        assert_eq!(computed(&[0x48, 0xff, 0xc8], 0, 0, 0), (u64::MAX, SF | PF | AF));
+        assert_eq!(computed(&[0xf7, 0xd0], 0, 0, STATUS), (0xffff_ffff, STATUS));
+    }
+
+    #[test]
+    fn byte_registers_with_and_without_rex_are_other_ones() {
+        let mut machine = Machine::new(64);
+        machine.set_gprs(&[(Cpu::RAX, 0x1200), (Cpu::RSP, 0x20)]);
+
+        // add ah, ah and add spl, spl
+        machine.run(&[0x00, 0xe4]).unwrap();
+        machine.run(&[0x40, 0x00, 0xe4]).unwrap();
+
+        assert_eq!(
+            (machine.cpu.gpr[Cpu::RAX], machine.cpu.gpr[Cpu::RSP]),
+            (0x2400, 0x40)
+        );
+    }
+
+    #[test]
+    fn memory_operands_are_changed_locked_or_not() {
+        let mut machine = Machine::new(64);
+        machine.set_gprs(&[(Cpu::RSI, DATA), (Cpu::RAX, 3)]);
+        machine.set_quad(DATA + 8, 4);
+
+        machine.run(&[0x48, 0x01, 0x46, 0x08]).unwrap();
+        machine.run(&[0xf0, 0x48, 0x01, 0x46, 0x08]).unwrap();
+        machine.run(&[0x48, 0x83, 0x6e, 0x08, 0x01]).unwrap();
+        machine.run(&[0x48, 0xf7, 0x5e, 0x08]).unwrap();
+
+        assert_eq!(machine.quad(DATA + 8), 9_u64.wrapping_neg());
+    }
+
+    #[test]
+    fn lock_prefix_where_it_does_not_belong_is_undefined() {
+        let mut machine = Machine::new(64);
+        let to_register = machine.run(&[0xf0, 0x01, 0xd8]);
+        let compare = machine.run(&[0xf0, 0x39, 0x06]);
+        assert_eq!(
+            (to_register, compare),
+            (Err(Exception::UNDEFINED), Err(Exception::UNDEFINED))
+        );
+    }
+
+    #[test]
+    fn adcx_and_adox_carry_through_their_own_flag() {
+        let adcx = computed(&[0x66, 0x48, 0x0f, 0x38, 0xf6, 0xc3], u64::MAX, 0, CF | OF | SF);
+        let adox = computed(&[0xf3, 0x48, 0x0f, 0x38, 0xf6, 0xc3], 1, 1, CF | OF | SF);
+        assert_eq!(adcx, (0, CF | OF | SF));
+        assert_eq!(adox, (3, CF | SF));
+    }
+}

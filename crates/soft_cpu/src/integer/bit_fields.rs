@@ -27,7 +27,7 @@ fn andn<const S: usize>(exec: &mut Exec<'_>, instruction: &Instruction) -> Resul
     let b = exec.read_sized::<S>(instruction, 2)?;
     let result = !exec.register::<S>(instruction.op1_register()) & b;
     exec.set_register::<S>(instruction.op0_register(), result);
-    exec.cpu.set_status(flags::of_result::<S>(result) & !flags::PF);
+    exec.cpu.set_status(flags::of_result::<S>(result));
     Ok(())
 }
 
@@ -47,7 +47,9 @@ fn bextr<const S: usize>(exec: &mut Exec<'_>, instruction: &Instruction) -> Resu
     let from_start = value.checked_shr((control & 0xff) as u32).unwrap_or(0);
     let result = low_bits(from_start, control >> 8 & 0xff);
     exec.set_register::<S>(instruction.op0_register(), result);
-    exec.cpu.set_status(flag_if(result == 0, flags::ZF));
+    // Of the undefined flags AMD's processors set AF and, as ever, PF.
+    let status = flags::of_result::<S>(result) & !flags::SF;
+    exec.cpu.set_status(status | flags::AF);
     Ok(())
 }
 
@@ -92,7 +94,7 @@ fn lowest_bit<O: LowestBit, const S: usize>(
     let value = exec.read_sized::<S>(instruction, 1)?;
     let result = O::apply(value) & crate::exec::mask(S);
     exec.set_register::<S>(instruction.op0_register(), result);
-    let status = flags::of_result::<S>(result) & !flags::PF;
+    let status = flags::of_result::<S>(result);
     exec.cpu.set_status(status | flag_if(O::carry(value), CF));
     Ok(())
 }
@@ -102,7 +104,7 @@ fn bzhi<const S: usize>(exec: &mut Exec<'_>, instruction: &Instruction) -> Resul
     let from = exec.register::<S>(instruction.op2_register()) & 0xff;
     let result = low_bits(value, from);
     exec.set_register::<S>(instruction.op0_register(), result);
-    let status = flags::of_result::<S>(result) & !flags::PF;
+    let status = flags::of_result::<S>(result);
     exec.cpu.set_status(status | flag_if(from >= S as u64 * 8, CF));
     Ok(())
 }
@@ -164,4 +166,67 @@ fn crc32<const S: usize>(exec: &mut Exec<'_>, instruction: &Instruction) -> Resu
     }
     exec.set_gpr(register, sum.into());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::Cpu;
+    use crate::cpu::flags::{AF, PF, SF, ZF};
+    use crate::testing::integer::*;
+
+    /// RAX after an instruction on RBX and RCX, and the status flags.
+    fn computed(code: &[u8], rbx: u64, rcx: u64) -> (u64, u64) {
+        let mut machine = Machine::new(64);
+        machine.set_gprs(&[(Cpu::RBX, rbx), (Cpu::RCX, rcx)]);
+        machine.run(code).unwrap();
+        (machine.cpu.gpr[Cpu::RAX], machine.status())
+    }
+
+    #[test]
+    fn fields_are_cut_out() {
+        // andn rax, rbx, rcx; bextr, bzhi rax, rbx, rcx
+        let andn = computed(&[0xc4, 0xe2, 0xe0, 0xf2, 0xc1], 0b1100, 0b1010);
+        let bextr = computed(&[0xc4, 0xe2, 0xf0, 0xf7, 0xc3], 0xabcd, 0x0804);
+        let too_far = computed(&[0xc4, 0xe2, 0xf0, 0xf7, 0xc3], u64::MAX, 0xff40);
+        let bzhi = computed(&[0xc4, 0xe2, 0xf0, 0xf5, 0xc3], u64::MAX, 4);
+        let whole = computed(&[0xc4, 0xe2, 0xf0, 0xf5, 0xc3], u64::MAX, 64);
+
+        assert_eq!((andn, bextr), ((2, 0), (0xbc, AF)));
+        assert_eq!((too_far, bzhi), ((0, ZF | PF | AF), (0xf, PF)));
+        assert_eq!(whole, (u64::MAX, CF | SF | PF));
+    }
+
+    #[test]
+    fn lowest_bits_are_isolated_masked_and_reset() {
+        // blsi, blsmsk, blsr rax, rcx
+        for (code, of_12, of_nothing) in [
+            (&[0xc4, 0xe2, 0xf8, 0xf3, 0xd9], (4, CF), (0, ZF | PF)),
+            (&[0xc4, 0xe2, 0xf8, 0xf3, 0xd1], (7, 0), (u64::MAX, CF | SF | PF)),
+            (&[0xc4, 0xe2, 0xf8, 0xf3, 0xc9], (8, 0), (0, CF | ZF | PF)),
+        ] {
+            assert_eq!(computed(code, 0, 12), of_12, "{code:02x?}");
+            assert_eq!(computed(code, 0, 0), of_nothing, "{code:02x?}");
+        }
+    }
+
+    #[test]
+    fn deposit_and_extract_undo_each_other() {
+        let places = 0x8421_0000_ffff_0001;
+        let (deposited, _) = computed(&[0xc4, 0xe2, 0xe3, 0xf5, 0xc1], 0x1f_ffff, places);
+        let (extracted, _) = computed(&[0xc4, 0xe2, 0xe2, 0xf5, 0xc1], u64::MAX, places);
+        assert_eq!((deposited, extracted), (places, 0x1f_ffff));
+    }
+
+    #[test]
+    fn crc32_of_the_check_string_is_castagnolis() {
+        let mut machine = Machine::new(64);
+        machine.set_bytes(DATA, b"123456789");
+        machine.set_gprs(&[(Cpu::RAX, 0xffff_ffff), (Cpu::RSI, DATA)]);
+
+        machine.run(&[0xf2, 0x48, 0x0f, 0x38, 0xf1, 0x06]).unwrap();
+        machine.run(&[0xf2, 0x0f, 0x38, 0xf0, 0x46, 0x08]).unwrap();
+
+        assert_eq!(machine.cpu.gpr[Cpu::RAX] ^ 0xffff_ffff, 0xe306_9283);
+    }
 }

@@ -2,7 +2,7 @@
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
-use super::flags::{CF, ZF, flag_if};
+use super::flags::{self, CF, OF, PF, ZF, flag_if};
 use super::operands::{by_word_size, is_register, size_of};
 use crate::exception::Exception;
 use crate::exec::{Exec, Handler, address_mask, sign_extend};
@@ -141,7 +141,10 @@ fn bit_scan<const HIGHEST: bool, const S: usize>(
     if value != 0 {
         exec.set_register::<S>(instruction.op0_register(), position::<HIGHEST>(value));
     }
-    exec.cpu.rflags = exec.cpu.rflags & !ZF | flag_if(value == 0, ZF);
+    // Of the undefined flags AMD's processors set PF by the bit's number.
+    let number = if value == 0 { 0 } else { position::<HIGHEST>(value) };
+    exec.cpu
+        .set_status(flags::of_result::<S>(number) & PF | flag_if(value == 0, ZF));
     Ok(())
 }
 
@@ -159,7 +162,8 @@ fn count_zeros<const LEADING: bool, const S: usize>(
     };
     exec.set_register::<S>(instruction.op0_register(), zeros);
     let status = flag_if(value == 0, CF) | flag_if(zeros == 0, ZF);
-    exec.cpu.rflags = exec.cpu.rflags & !(CF | ZF) | status;
+    // Of the undefined flags AMD's processors keep OF.
+    exec.cpu.set_status(exec.cpu.rflags & OF | status);
     Ok(())
 }
 
@@ -168,4 +172,85 @@ fn count_ones<const S: usize>(exec: &mut Exec<'_>, instruction: &Instruction) ->
     exec.set_register::<S>(instruction.op0_register(), value.count_ones().into());
     exec.cpu.set_status(flag_if(value == 0, ZF));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::Cpu;
+    use crate::testing::integer::*;
+
+    #[test]
+    fn bit_tests_of_registers_wrap_at_their_width() {
+        let mut machine = Machine::new(64);
+        machine.set_gprs(&[(Cpu::RAX, 0b100), (Cpu::RCX, 34)]);
+
+        machine.run(&[0x0f, 0xa3, 0xc8]).unwrap();
+        assert_eq!(machine.status(), CF);
+        machine.run(&[0x48, 0x0f, 0xab, 0xc8]).unwrap();
+        assert_eq!((machine.cpu.gpr[Cpu::RAX], machine.status()), (1 << 34 | 4, 0));
+        machine.run(&[0x48, 0x0f, 0xba, 0xf0, 2]).unwrap();
+        assert_eq!((machine.cpu.gpr[Cpu::RAX], machine.status()), (1 << 34, CF));
+        machine.run(&[0x48, 0x0f, 0xba, 0xf8, 63]).unwrap();
+        assert_eq!(machine.cpu.gpr[Cpu::RAX], 1 << 63 | 1 << 34);
+    }
+
+    #[test]
+    fn bit_strings_in_memory_reach_beyond_their_operand_both_ways() {
+        let mut machine = Machine::new(64);
+        machine.set_gprs(&[
+            (Cpu::RSI, DATA + 0x100),
+            (Cpu::RCX, -129_i64 as u64),
+            (Cpu::RBX, 200),
+        ]);
+
+        machine.run(&[0x48, 0x0f, 0xab, 0x0e]).unwrap();
+        machine.run(&[0xf0, 0x0f, 0xab, 0x1e]).unwrap();
+        machine.run(&[0x66, 0x0f, 0xbb, 0x1e]).unwrap();
+
+        assert_eq!(machine.quad(DATA + 0x100 - 24), 1 << 63);
+        assert_eq!((machine.quad(DATA + 0x118), machine.status()), (0, CF));
+    }
+
+    #[test]
+    fn bit_number_that_is_an_immediate_stays_in_the_operand() {
+        let mut machine = Machine::new(64);
+        machine.cpu.gpr[Cpu::RSI] = DATA;
+        machine.run(&[0x0f, 0xba, 0x2e, 0xff]).unwrap();
+        assert_eq!(machine.quad(DATA), 1 << 31);
+    }
+
+    #[test]
+    fn bit_scans_of_nothing_leave_the_destination() {
+        let mut machine = Machine::new(64);
+        machine.set_gprs(&[(Cpu::RAX, u64::MAX), (Cpu::RBX, 0x50)]);
+
+        machine.run(&[0x0f, 0xbc, 0xc1]).unwrap();
+        assert_eq!((machine.cpu.gpr[Cpu::RAX], machine.status()), (u64::MAX, ZF | PF));
+        machine.run(&[0x0f, 0xbc, 0xc3]).unwrap();
+        assert_eq!(machine.cpu.gpr[Cpu::RAX], 4);
+        machine.run(&[0x48, 0x0f, 0xbd, 0xc3]).unwrap();
+        assert_eq!((machine.cpu.gpr[Cpu::RAX], machine.status()), (6, PF));
+    }
+
+    #[test]
+    fn counts_of_bits_know_the_width() {
+        let mut machine = Machine::new(64);
+        for (code, rbx, count, status) in [
+            (&[0xf3, 0x0f, 0xbc, 0xc3][..], 0, 32, CF),
+            (&[0xf3, 0x66, 0x0f, 0xbd, 0xc3], 0x10, 11, 0),
+            (&[0xf3, 0x48, 0x0f, 0xbd, 0xc3], 1 << 63, 0, ZF),
+            (&[0xf3, 0x48, 0x0f, 0xb8, 0xc3], u64::MAX, 64, 0),
+            (&[0xf3, 0x0f, 0xb8, 0xc3], 1 << 32, 0, ZF),
+        ] {
+            machine.set_gprs(&[(Cpu::RAX, 0), (Cpu::RBX, rbx)]);
+            machine.cpu.set_status(0);
+            machine.run(code).unwrap();
+            assert_eq!(
+                (machine.cpu.gpr[Cpu::RAX], machine.status()),
+                (count, status),
+                "{code:02x?}"
+            );
+        }
+    }
 }

@@ -104,3 +104,75 @@ fn move_if<const S: usize, const C: u8>(
     exec.set_register::<S>(register, value);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::Cpu;
+    use crate::cpu::flags::STATUS;
+    use crate::testing::integer::*;
+
+    /// What the conditions say, in the words of Intel SDM vol. 1, table B-1.
+    fn expected(condition: u8, flags: u64) -> bool {
+        let [cf, pf, zf, sf, of] = [CF, PF, ZF, SF, OF].map(|flag| flags & flag != 0);
+        [
+            of,
+            !of,
+            cf,
+            !cf,
+            zf,
+            !zf,
+            cf || zf,
+            !cf && !zf,
+            sf,
+            !sf,
+            pf,
+            !pf,
+            sf != of,
+            sf == of,
+            zf || sf != of,
+            !zf && sf == of,
+        ][usize::from(condition)]
+    }
+
+    /// All combinations of the status flags.
+    fn combinations() -> impl Iterator<Item = u64> {
+        (0..0x1000).filter(|flags| flags & !STATUS == 0)
+    }
+
+    #[test]
+    fn every_condition_with_every_combination_of_flags_sets_jumps_and_moves_alike() {
+        let mut machine = Machine::new(64);
+        for (condition, flags) in (0..16).flat_map(|c| combinations().map(move |flags| (c, flags))) {
+            let holds = expected(condition, flags);
+            machine.cpu.set_status(flags);
+            machine.set_gprs(&[(Cpu::RAX, 0xff), (Cpu::RBX, 1 << 40 | 1), (Cpu::RCX, 1 << 40 | 2)]);
+
+            machine.run(&[0x0f, 0x90 | condition, 0xc0]).unwrap();
+            machine.run(&[0x0f, 0x40 | condition, 0xd9]).unwrap();
+            machine.run(&[0x70 | condition, 0x10]).unwrap();
+
+            let moved = 1 + u64::from(holds);
+            assert_eq!(
+                machine.cpu.gpr[Cpu::RAX],
+                u64::from(holds),
+                "{condition} {flags:#x}"
+            );
+            assert_eq!(machine.cpu.gpr[Cpu::RBX], moved, "{condition} {flags:#x}");
+            assert_eq!(
+                machine.passed(),
+                2 + 0x10 * u64::from(holds),
+                "{condition} {flags:#x}"
+            );
+        }
+    }
+
+    #[test]
+    fn conditional_move_that_does_not_happen_reads_its_source_all_the_same() {
+        let mut machine = Machine::new(32);
+        machine.page_without(DATA);
+        machine.cpu.gpr[Cpu::RSI] = DATA;
+        let result = machine.run(&[0x0f, 0x44, 0x06]);
+        assert_eq!(result, Err(Exception::page_fault(DATA, 0)));
+    }
+}

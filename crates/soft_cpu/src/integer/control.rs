@@ -173,3 +173,110 @@ fn bound<const S: usize>(exec: &mut Exec<'_>, instruction: &Instruction) -> Resu
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::integer::*;
+
+    const FAR_OUT: u64 = 1 << 63;
+
+    #[test]
+    fn jumps_to_no_canonical_address_fault_at_the_jump() {
+        let mut machine = Machine::new(64);
+        machine.cpu.gpr[Cpu::RAX] = FAR_OUT;
+        machine.set_quad(TOP, FAR_OUT);
+        for code in [&[0xff, 0xe0][..], &[0xff, 0xd0], &[0xc3], &[0xc2, 8, 0]] {
+            assert_eq!(machine.run(code), Err(Exception::PROTECTION), "{code:02x?}");
+            assert_eq!(machine.passed(), 0);
+            assert_eq!(machine.cpu.gpr[Cpu::RSP], TOP);
+        }
+    }
+
+    #[test]
+    fn jump_behind_the_limit_of_the_code_segment_faults() {
+        let mut machine = Machine::new(16);
+        let far = machine.run(&[0x66, 0xe9, 0x00, 0x00, 0x01, 0x00]);
+        assert_eq!(far, Err(Exception::PROTECTION));
+    }
+
+    #[test]
+    fn jump_in_16_bit_code_wraps_at_64_kib() {
+        let mut machine = Machine::new(16);
+        machine.run(&[0xe9, 0x00, 0xf8]).unwrap();
+        assert_eq!(machine.cpu.rip, 3);
+    }
+
+    #[test]
+    fn call_and_return_go_there_and_back() {
+        let mut machine = Machine::new(64);
+
+        machine.run(&[0xe8, 0x10, 0, 0, 0]).unwrap();
+
+        assert_eq!((machine.passed(), machine.cpu.gpr[Cpu::RSP]), (0x15, TOP - 8));
+        assert_eq!(machine.quad(TOP - 8), START + 5);
+        machine.run(&[0xc2, 0x20, 0x00]).unwrap();
+        assert_eq!((machine.passed(), machine.cpu.gpr[Cpu::RSP]), (5, TOP + 0x20));
+    }
+
+    #[test]
+    fn call_through_memory_relative_to_the_stack_reads_before_it_pushes() {
+        let mut machine = Machine::new(64);
+        machine.set_quad(TOP, START + 0x40);
+        machine.run(&[0xff, 0x14, 0x24]).unwrap();
+        assert_eq!((machine.passed(), machine.quad(TOP - 8)), (0x40, START + 3));
+    }
+
+    #[test]
+    fn operand_size_prefix_in_64_bit_code_makes_near_branches_16_bits_wide() {
+        let mut machine = Machine::new(64);
+        machine.run(&[0x66, 0xe8, 0x10, 0x00]).unwrap();
+        assert_eq!(machine.cpu.rip, (START + 0x14) & 0xffff);
+        assert_eq!(machine.cpu.gpr[Cpu::RSP], TOP - 2);
+    }
+
+    #[test]
+    fn loops_count_at_the_width_of_addresses() {
+        let mut machine = Machine::new(64);
+        machine.cpu.gpr[Cpu::RCX] = 1 << 32;
+
+        machine.run(&[0xe2, 0x10]).unwrap();
+        assert_eq!((machine.passed(), machine.cpu.gpr[Cpu::RCX]), (0x12, 0xffff_ffff));
+        machine.run(&[0x67, 0xe2, 0x10]).unwrap();
+        assert_eq!((machine.passed(), machine.cpu.gpr[Cpu::RCX]), (0x13, 0xffff_fffe));
+        machine.cpu.gpr[Cpu::RCX] = 1;
+        machine.run(&[0xe2, 0x10]).unwrap();
+        assert_eq!((machine.passed(), machine.cpu.gpr[Cpu::RCX]), (2, 0));
+    }
+
+    #[test]
+    fn loops_with_a_condition_end_by_the_zero_flag_too() {
+        let mut machine = Machine::new(64);
+        for (code, flags, passed) in [(0xe1, ZF, 0x12), (0xe1, 0, 2), (0xe0, ZF, 2), (0xe0, 0, 0x12)] {
+            machine.cpu.gpr[Cpu::RCX] = 5;
+            machine.cpu.set_status(flags);
+            machine.run(&[code, 0x10]).unwrap();
+            assert_eq!((machine.passed(), machine.cpu.gpr[Cpu::RCX]), (passed, 4));
+        }
+    }
+
+    #[test]
+    fn jumps_on_a_counter_of_zero_look_at_its_width() {
+        let mut machine = Machine::new(64);
+        machine.cpu.gpr[Cpu::RCX] = 1 << 32;
+        machine.run(&[0xe3, 0x10]).unwrap();
+        assert_eq!(machine.passed(), 2);
+        machine.run(&[0x67, 0xe3, 0x10]).unwrap();
+        assert_eq!(machine.passed(), 0x13);
+    }
+
+    #[test]
+    fn bound_outside_of_signed_bounds_is_reported() {
+        let mut machine = Machine::new(32);
+        machine.set_gprs(&[(Cpu::RSI, DATA), (Cpu::RAX, -5_i64 as u64)]);
+        machine.set_bytes(DATA, &[0xfb, 0xff, 0xff, 0xff, 5, 0, 0, 0]);
+        assert_eq!(machine.run(&[0x62, 0x06]), Ok(()));
+        machine.cpu.gpr[Cpu::RAX] = 6;
+        assert_eq!(machine.run(&[0x62, 0x06]), Err(Exception::BOUND));
+    }
+}

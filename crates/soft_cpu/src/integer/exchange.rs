@@ -58,7 +58,16 @@ fn exchange_add<const S: usize>(exec: &mut Exec<'_>, instruction: &Instruction) 
 fn compare_exchange<const S: usize>(exec: &mut Exec<'_>, instruction: &Instruction) -> Result<(), Exception> {
     let expected = exec.accumulator::<S>();
     let new = exec.register::<S>(instruction.op1_register());
-    let old = exec.update_sized::<S>(instruction, |old| if old == expected { new } else { old })?;
+    let old = if is_register(instruction, 0) {
+        exec.register::<S>(instruction.op0_register())
+    } else {
+        let exchange = |old| if old == expected { new } else { old };
+        exec.update_operand::<S>(instruction, instruction.has_lock_prefix(), exchange)?
+            .0
+    };
+    if old == expected && is_register(instruction, 0) {
+        exec.set_register::<S>(instruction.op0_register(), new);
+    }
     if old != expected {
         exec.set_number::<S>(Cpu::RAX, old);
     }
@@ -104,4 +113,107 @@ fn compare_exchange_16(exec: &mut Exec<'_>, instruction: &Instruction) -> Result
     }
     set_equal(exec, old == expected);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::flags::{AF, CF, PF, SF};
+    use crate::testing::integer::*;
+
+    #[test]
+    fn xchg_swaps_registers_and_memory() {
+        let mut machine = Machine::new(64);
+        machine.set_gprs(&[(Cpu::RAX, 1), (Cpu::RBX, 1 << 40 | 2), (Cpu::RSI, DATA)]);
+        machine.set_quad(DATA, 3);
+
+        machine.run(&[0x93]).unwrap();
+        machine.run(&[0x48, 0x87, 0x1e]).unwrap();
+
+        assert_eq!((machine.cpu.gpr[Cpu::RAX], machine.cpu.gpr[Cpu::RBX]), (2, 3));
+        assert_eq!(machine.quad(DATA), 1);
+    }
+
+    #[test]
+    fn xadd_leaves_the_sum_where_both_operands_are_one_register() {
+        let mut machine = Machine::new(64);
+        machine.set_gprs(&[(Cpu::RAX, 5), (Cpu::RBX, 7)]);
+        machine.run(&[0x48, 0x0f, 0xc1, 0xc0]).unwrap();
+        assert_eq!(machine.cpu.gpr[Cpu::RAX], 10);
+        machine.run(&[0x48, 0x0f, 0xc1, 0xd8]).unwrap();
+        assert_eq!((machine.cpu.gpr[Cpu::RAX], machine.cpu.gpr[Cpu::RBX]), (17, 10));
+    }
+
+    #[test]
+    fn cmpxchg_stores_or_loads_the_accumulator() {
+        let mut machine = Machine::new(64);
+        machine.set_gprs(&[(Cpu::RAX, 5), (Cpu::RBX, 7), (Cpu::RSI, DATA)]);
+        machine.set_quad(DATA, 5);
+
+        machine.run(&[0xf0, 0x48, 0x0f, 0xb1, 0x1e]).unwrap();
+        assert_eq!((machine.quad(DATA), machine.status()), (7, ZF | PF));
+        machine.run(&[0xf0, 0x48, 0x0f, 0xb1, 0x1e]).unwrap();
+        assert_eq!((machine.cpu.gpr[Cpu::RAX], machine.status()), (7, CF | AF | SF));
+    }
+
+    #[test]
+    fn cmpxchg_of_registers_that_differ_writes_the_accumulator_alone() {
+        let mut machine = Machine::new(64);
+        let wide = 1 << 40;
+        machine.set_gprs(&[(Cpu::RAX, wide | 1), (Cpu::RCX, wide | 2), (Cpu::RBX, 3)]);
+        machine.run(&[0x0f, 0xb1, 0xd9]).unwrap();
+        assert_eq!(
+            (machine.cpu.gpr[Cpu::RAX], machine.cpu.gpr[Cpu::RCX]),
+            (2, wide | 2)
+        );
+        machine.run(&[0x0f, 0xb1, 0xd9]).unwrap();
+        assert_eq!((machine.cpu.gpr[Cpu::RAX], machine.cpu.gpr[Cpu::RCX]), (2, 3));
+    }
+
+    #[test]
+    fn wide_exchanges_compare_two_registers() {
+        for (code, half) in [
+            (&[0xf0, 0x0f, 0xc7, 0x0e][..], 4),
+            (&[0xf0, 0x48, 0x0f, 0xc7, 0x0e], 8),
+        ] {
+            let mut machine = Machine::new(64);
+            machine.cpu.gpr[..4].copy_from_slice(&[1, 4, 2, 3]);
+            machine.cpu.gpr[Cpu::RSI] = DATA;
+            machine.set_bytes(DATA, &[1]);
+            machine.set_bytes(DATA + half, &[2]);
+
+            machine.run(code).unwrap();
+            let stored = (
+                machine.bytes(DATA, 1),
+                machine.bytes(DATA + half, 1),
+                machine.status(),
+            );
+            machine.run(code).unwrap();
+
+            assert_eq!(stored, (vec![3], vec![4], ZF));
+            assert_eq!(
+                (
+                    machine.cpu.gpr[Cpu::RAX],
+                    machine.cpu.gpr[Cpu::RDX],
+                    machine.status()
+                ),
+                (3, 4, 0)
+            );
+        }
+    }
+
+    #[test]
+    fn cmpxchg16b_of_a_misaligned_address_is_protected() {
+        let mut machine = Machine::new(64);
+        machine.cpu.gpr[Cpu::RSI] = DATA + 8;
+        assert_eq!(machine.run(&[0x48, 0x0f, 0xc7, 0x0e]), Err(Exception::PROTECTION));
+    }
+
+    #[test]
+    fn exchanges_over_the_end_of_a_page_work() {
+        let mut machine = Machine::new(64);
+        machine.set_gprs(&[(Cpu::RSI, DATA + 0xffc), (Cpu::RAX, 0x1122_3344_5566_7788)]);
+        machine.run(&[0x48, 0x87, 0x06]).unwrap();
+        assert_eq!(machine.quad(DATA + 0xffc), 0x1122_3344_5566_7788);
+    }
 }

@@ -2,7 +2,7 @@
 
 use iced_x86::{Instruction, Mnemonic};
 
-use super::flags::{CF, OF};
+use super::flags::{AF, CF, OF};
 use super::operands::{by_size, by_wide_size, by_word_size, size_of};
 use crate::cpu::Cpu;
 use crate::exception::Exception;
@@ -117,6 +117,11 @@ fn dividend<const S: usize>(exec: &Exec<'_>) -> u128 {
     }
 }
 
+/// All flags are undefined after a division; AMD's processors keep CF and OF, set AF and clear the rest.
+fn set_divided(exec: &mut Exec<'_>) {
+    exec.cpu.set_status(exec.cpu.rflags & (CF | OF) | AF);
+}
+
 fn divide<const S: usize>(exec: &mut Exec<'_>, instruction: &Instruction) -> Result<(), Exception> {
     let divisor = exec.read_sized::<S>(instruction, 0)?;
     let dividend = dividend::<S>(exec);
@@ -132,6 +137,7 @@ fn divide<const S: usize>(exec: &mut Exec<'_>, instruction: &Instruction) -> Res
         }
     };
     set_double::<S>(exec, quotient, remainder);
+    set_divided(exec);
     Ok(())
 }
 
@@ -148,5 +154,119 @@ fn divide_signed<const S: usize>(exec: &mut Exec<'_>, instruction: &Instruction)
         return Err(Exception::DIVIDE);
     }
     set_double::<S>(exec, quotient as u64 & mask(S), remainder as u64 & mask(S));
+    set_divided(exec);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::integer::*;
+
+    /// A machine with RAX, RDX and RBX set.
+    fn machine(rax: u64, rdx: u64, rbx: u64) -> Machine {
+        let mut machine = Machine::new(64);
+        machine.set_gprs(&[(Cpu::RAX, rax), (Cpu::RDX, rdx), (Cpu::RBX, rbx)]);
+        machine
+    }
+
+    #[test]
+    fn products_fill_both_halves_and_tell_by_carry_and_overflow() {
+        for (code, rax, rbx, result, status) in [
+            (&[0xf6, 0xe3][..], 0xff, 0xff, (0xfe01, 9), CF | OF),
+            (&[0xf6, 0xeb], 0xff, 0xff, (1, 9), 0),
+            (&[0xf7, 0xe3], 1 << 31, 2, (0, 1), CF | OF),
+            (
+                &[0x48, 0xf7, 0xeb],
+                u64::MAX,
+                7,
+                (7_u64.wrapping_neg(), u64::MAX),
+                0,
+            ),
+            (
+                &[0x48, 0xf7, 0xe3],
+                u64::MAX,
+                u64::MAX,
+                (1, u64::MAX - 1),
+                CF | OF,
+            ),
+        ] {
+            let mut machine = machine(rax, 9, rbx);
+            machine.run(code).unwrap();
+            assert_eq!(
+                (machine.cpu.gpr[Cpu::RAX], machine.cpu.gpr[Cpu::RDX]),
+                result,
+                "{code:02x?}"
+            );
+            assert_eq!(machine.status(), status, "{code:02x?}");
+        }
+    }
+
+    #[test]
+    fn imul_with_two_and_three_operands_cuts_the_product() {
+        let mut machine = machine(1 << 31, 0, 3);
+        machine.run(&[0x0f, 0xaf, 0xc3]).unwrap();
+        assert_eq!((machine.cpu.gpr[Cpu::RAX], machine.status()), (1 << 31, CF | OF));
+        machine.run(&[0x48, 0x6b, 0xc3, 0xfe]).unwrap();
+        assert_eq!(
+            (machine.cpu.gpr[Cpu::RAX], machine.status()),
+            (6_u64.wrapping_neg(), 0)
+        );
+    }
+
+    #[test]
+    fn mulx_gives_both_halves_and_leaves_the_flags() {
+        let mut machine = machine(u64::MAX, 2, 0);
+        machine.cpu.set_status(CF | OF);
+        // mulx rbx, rcx, rax
+        machine.run(&[0xc4, 0xe2, 0xf3, 0xf6, 0xd8]).unwrap();
+        assert_eq!(
+            (machine.cpu.gpr[Cpu::RBX], machine.cpu.gpr[Cpu::RCX]),
+            (1, u64::MAX - 1)
+        );
+        assert_eq!(machine.status(), CF | OF);
+    }
+
+    #[test]
+    fn divisions_give_quotient_and_remainder() {
+        for (code, rax, rdx, rbx, result) in [
+            (&[0xf6, 0xf3][..], 0x1234, 0, 0x34, (0x2059, 0)),
+            (&[0xf7, 0xf3], 1, 1, 2, (1 << 31, 1)),
+            (&[0x48, 0xf7, 0xf3], 5, 1, 2, ((1 << 63) + 2, 1)),
+            (
+                &[0x48, 0xf7, 0xfb],
+                7_u64.wrapping_neg(),
+                u64::MAX,
+                2,
+                (3_u64.wrapping_neg(), u64::MAX),
+            ),
+            (&[0xf6, 0xfb], 0xff80, 0, 1, (0x0080, 0)),
+        ] {
+            let mut machine = machine(rax, rdx, rbx);
+            machine.run(code).unwrap();
+            assert_eq!(
+                (machine.cpu.gpr[Cpu::RAX], machine.cpu.gpr[Cpu::RDX]),
+                result,
+                "{code:02x?}"
+            );
+        }
+    }
+
+    #[test]
+    fn quotients_that_do_not_exist_or_fit_are_divide_errors() {
+        for (code, rax, rdx, rbx) in [
+            (&[0xf6, 0xf3][..], 5, 0, 0),
+            (&[0xf6, 0xf3], 0x200, 0, 2),
+            (&[0xf6, 0xfb], 0x100, 0, 2),
+            (&[0xf7, 0xf3], 0, 2, 2),
+            (&[0x48, 0xf7, 0xf3], 0, 1, 1),
+            (&[0x48, 0xf7, 0xfb], 0, 0, 0),
+            (&[0x48, 0xf7, 0xfb], 1 << 63, u64::MAX, u64::MAX),
+            (&[0x48, 0xf7, 0xfb], 0, 1 << 63, u64::MAX),
+        ] {
+            let mut machine = machine(rax, rdx, rbx);
+            assert_eq!(machine.run(code), Err(Exception::DIVIDE), "{code:02x?} {rax:#x}");
+            assert_eq!((machine.cpu.gpr[Cpu::RAX], machine.cpu.gpr[Cpu::RDX]), (rax, rdx));
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
-use super::flags::{self, CF, OF, STATUS, flag_if};
+use super::flags::{self, AF, CF, OF, STATUS};
 use super::operands::{by_size, by_wide_size, by_word_size, size_of};
 use crate::cpu::Cpu;
 use crate::exception::Exception;
@@ -29,11 +29,15 @@ const fn top<const S: usize>(value: u64) -> u64 {
 
 impl Shift for Shl {
     fn apply<const S: usize>(value: u64, count: u32, _: u64) -> (u64, u64) {
+        // AF is undefined after all shifts; AMD's processors set it.
         let wide = u128::from(value) << count;
         let result = wide as u64 & mask(S);
         let carry = (wide >> (S * 8)) as u64 & 1;
         let overflow = top::<S>(result) ^ carry;
-        (result, flags::of_result::<S>(result) | carry | overflow << 11)
+        (
+            result,
+            flags::of_result::<S>(result) | AF | carry | overflow << 11,
+        )
     }
 }
 
@@ -41,8 +45,12 @@ impl Shift for Shr {
     fn apply<const S: usize>(value: u64, count: u32, _: u64) -> (u64, u64) {
         let carry = value >> (count - 1) & 1;
         let result = value >> (count - 1) >> 1;
-        let overflow = top::<S>(value);
-        (result, flags::of_result::<S>(result) | carry | overflow << 11)
+        // Defined for one step, as the highest bit of what was there.
+        let overflow = result >> (S * 8 - 2) & 1;
+        (
+            result,
+            flags::of_result::<S>(result) | AF | carry | overflow << 11,
+        )
     }
 }
 
@@ -50,7 +58,7 @@ impl Shift for Sar {
     fn apply<const S: usize>(value: u64, count: u32, _: u64) -> (u64, u64) {
         let signed = sign_extend(value, S) as i64 >> (count - 1);
         let result = (signed >> 1) as u64 & mask(S);
-        (result, flags::of_result::<S>(result) | signed as u64 & 1)
+        (result, flags::of_result::<S>(result) | AF | signed as u64 & 1)
     }
 }
 
@@ -200,33 +208,133 @@ fn shift_double<const LEFT: bool, const S: usize>(
     Ok(())
 }
 
-/// Counts above 16 with 16-bit operands are undefined; processors then go on with `value` again behind `filler`.
+/// Counts above 16 with 16-bit operands are undefined; AMD's processors go on with `filler` once more, and know no
+/// carry. OF is defined for one step.
 fn shift_left_double<const S: usize>(value: u64, filler: u64, count: u32) -> (u64, u64) {
     let bits = S as u32 * 8;
-    let row = if S == 2 {
-        u128::from(value) << 32 | u128::from(filler) << 16 | u128::from(value)
+    let (fillers, width) = if S == 2 {
+        (filler << 16 | filler, 32)
     } else {
-        u128::from(value) << bits | u128::from(filler)
+        (filler, bits)
     };
-    let low = if S == 2 { 32 } else { bits };
-    let result = (row << count >> low) as u64 & mask(S);
-    // The last bit that went out on the left.
-    let carry = (row >> (low + bits - count)) as u64 & 1;
-    double_flags::<S>(value, result, carry)
+    let filled = (u128::from(fillers) << count >> width) as u64;
+    let shifted = u128::from(value) << count;
+    let result = (shifted as u64 | filled) & mask(S);
+    let carry = (shifted >> bits) as u64 & 1;
+    let overflow = carry ^ top::<S>(shifted as u64);
+    (
+        result,
+        flags::of_result::<S>(result) | AF | carry | overflow << 11,
+    )
 }
 
 fn shift_right_double<const S: usize>(value: u64, filler: u64, count: u32) -> (u64, u64) {
     let bits = S as u32 * 8;
     let mut row = u128::from(filler) << bits | u128::from(value);
     if S == 2 {
-        row |= u128::from(value) << 32;
+        row |= u128::from(filler) << 32;
     }
     let result = (row >> count) as u64 & mask(S);
-    let carry = (row >> (count - 1)) as u64 & 1;
-    double_flags::<S>(value, result, carry)
+    // Above 16 there is none here either.
+    let carry = value >> (count - 1) & 1;
+    let overflow = top::<S>(result) ^ result >> (bits - 2) & 1;
+    (
+        result,
+        flags::of_result::<S>(result) | AF | carry | overflow << 11,
+    )
 }
 
-fn double_flags<const S: usize>(old: u64, result: u64, carry: u64) -> (u64, u64) {
-    let overflow = flag_if(top::<S>(old) != top::<S>(result), OF);
-    (result, flags::of_result::<S>(result) | carry | overflow)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::flags::{PF, SF, ZF};
+    use crate::testing::integer::*;
+
+    /// RAX after an instruction on RAX, RBX and RCX, and the status flags.
+    fn computed(code: &[u8], rax: u64, rbx: u64, rcx: u64, status: u64) -> (u64, u64) {
+        let mut machine = Machine::new(64);
+        machine.set_gprs(&[(Cpu::RAX, rax), (Cpu::RBX, rbx), (Cpu::RCX, rcx)]);
+        machine.cpu.set_status(status);
+        machine.run(code).unwrap();
+        (machine.cpu.gpr[Cpu::RAX], machine.status())
+    }
+
+    #[test]
+    fn shifts_put_the_last_bit_into_the_carry() {
+        for (code, rax, result) in [
+            (&[0xc0, 0xe0, 4][..], 0x1f, (0xf0, CF | AF | SF | PF)),
+            (&[0xd1, 0xe0], 0x4000_0000, (0x8000_0000, SF | OF | AF | PF)),
+            (&[0x48, 0xd1, 0xe8], 1 << 63 | 1, (1 << 62, CF | OF | AF | PF)),
+            (&[0x48, 0xc1, 0xf8, 63], 1 << 63, (u64::MAX, SF | AF | PF)),
+            (&[0xc0, 0xe8, 9], 0xff, (0, ZF | AF | PF)),
+        ] {
+            assert_eq!(computed(code, rax, 0, 0, 0), result, "{code:02x?}");
+        }
+    }
+
+    #[test]
+    fn counts_are_masked_and_zero_changes_no_flag() {
+        let all = STATUS;
+        assert_eq!(computed(&[0xd3, 0xe0], 0xff_0000_0001, 0, 32, all), (1, all));
+        assert_eq!(computed(&[0x48, 0xd3, 0xe8], 8, 0, 64, all), (8, all));
+        assert_eq!(computed(&[0x48, 0xd3, 0xe0], 1, 0, 32, 0).0, 1 << 32);
+        assert_eq!(computed(&[0x0f, 0xa5, 0xd8], 1, u64::MAX, 32, all), (1, all));
+        assert_eq!(computed(&[0x48, 0xd3, 0xd0], 1, 0, 64, CF), (1, CF));
+    }
+
+    #[test]
+    fn rotations_turn_bits_round_and_keep_other_flags() {
+        let kept = SF | ZF | AF | PF;
+        for (code, rax, status, result) in [
+            (&[0xc0, 0xc0, 4][..], 0x12, 0, (0x21, CF | OF)),
+            (&[0x66, 0xc1, 0xc8, 4], 0x1238, 0, (0x8123, CF | OF)),
+            (&[0xc0, 0xc0, 8], 0x81, kept, (0x81, kept | CF)),
+            (&[0xd0, 0xd0], 0x80, CF, (0x01, CF | OF)),
+            (&[0xc0, 0xd0, 9], 0x55, CF, (0x55, CF | OF)),
+            (&[0x48, 0xd1, 0xd8], 2, CF, (1 << 63 | 1, OF)),
+        ] {
+            assert_eq!(computed(code, rax, 0, 0, status), result, "{code:02x?}");
+        }
+    }
+
+    #[test]
+    fn double_shifts_fill_from_the_other_register() {
+        let (left, _) = computed(&[0x48, 0x0f, 0xa4, 0xd8, 8], 0x11 << 56 | 5, 0xab << 56, 0, 0);
+        let (right, _) = computed(&[0x0f, 0xac, 0xd8, 8], 0x1234_5678, 0xcd, 0, 0);
+        // Beyond its width a word shift is undefined: as AMD's processors do it.
+        let beyond = computed(&[0x66, 0x0f, 0xa4, 0xd8, 26], 0x80, 0x79c6, 0, 0);
+        assert_eq!((left, right), (0x5ab, 0xcd12_3456));
+        assert_eq!(beyond, (0x19e7, AF | PF));
+    }
+
+    #[test]
+    fn shifts_without_flags_take_their_count_from_a_register() {
+        // shlx, sarx, shrx rax, rbx, rcx; rorx rax, rbx, 8
+        let all = STATUS;
+        let value = 1 << 63 | 1;
+        assert_eq!(
+            computed(&[0xc4, 0xe2, 0xf1, 0xf7, 0xc3], 0, value, 65, all),
+            (2, all)
+        );
+        assert_eq!(
+            computed(&[0xc4, 0xe2, 0xf2, 0xf7, 0xc3], 0, value, 1, all),
+            (3 << 62, all)
+        );
+        assert_eq!(
+            computed(&[0xc4, 0xe2, 0xf3, 0xf7, 0xc3], 0, value, 64, all),
+            (value, all)
+        );
+        assert_eq!(
+            computed(&[0xc4, 0xe3, 0xfb, 0xf0, 0xc3, 8], 0, value, 0, all),
+            (0x180 << 48, all)
+        );
+    }
+
+    #[test]
+    fn shift_of_memory_by_nothing_is_a_store_all_the_same() {
+        let mut machine = Machine::new(32);
+        machine.page_without(DATA);
+        machine.cpu.gpr[Cpu::RSI] = DATA;
+        assert_eq!(machine.run(&[0xd3, 0x26]), Err(Exception::page_fault(DATA, 2)));
+    }
 }

@@ -2,7 +2,7 @@
 
 use iced_x86::{Code, Instruction, Mnemonic, OpKind};
 
-use super::flags::{AC, IF, IOPL, RF, TF, VM};
+use super::flags::{AC, DF, ID, IF, IOPL, NT, RF, STATUS, TF, VM};
 use super::operands::{by_word_size, is_register, size_of};
 use crate::cpu::{Cpu, Mode, SegReg};
 use crate::exception::Exception;
@@ -180,7 +180,7 @@ fn pop_flags<const S: usize>(exec: &mut Exec<'_>, _: &Instruction) -> Result<(),
     let virtually = virtual_interrupts::<S>(exec)?;
     let value = exec.peek(0, S)?;
     let old = exec.cpu.rflags;
-    let mut changed = 0x4dd5 | if S == 2 { 0 } else { AC | super::flags::ID };
+    let mut changed = STATUS | TF | DF | NT | if S == 2 { 0 } else { AC | ID };
     let level = u64::from(exec.cpu.cpl());
     if level == 0 {
         changed |= IOPL;
@@ -200,4 +200,174 @@ fn pop_flags<const S: usize>(exec: &mut Exec<'_>, _: &Instruction) -> Result<(),
     exec.set_stack_pointer(top);
     exec.cpu.set_rflags(new);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::flags;
+    use crate::testing::integer::*;
+
+    #[test]
+    fn push_and_pop_of_the_stack_pointer_take_the_old_and_keep_the_new() {
+        let mut machine = Machine::new(64);
+        machine.run(&[0x54]).unwrap();
+        assert_eq!(machine.quad(TOP - 8), TOP);
+        machine.run(&[0x5c]).unwrap();
+        assert_eq!(machine.cpu.gpr[Cpu::RSP], TOP);
+    }
+
+    #[test]
+    fn pop_to_memory_relative_to_the_stack_pointer_uses_the_new_one() {
+        let mut machine = Machine::new(64);
+        machine.set_quad(TOP, 0x1234);
+        machine.run(&[0x8f, 0x44, 0x24, 0x08]).unwrap();
+        assert_eq!(
+            (machine.quad(TOP + 0x10), machine.cpu.gpr[Cpu::RSP]),
+            (0x1234, TOP + 8)
+        );
+    }
+
+    #[test]
+    fn pop_to_memory_that_faults_leaves_the_stack_pointer() {
+        let mut machine = Machine::new(32);
+        machine.page_without(DATA);
+        machine.cpu.gpr[Cpu::RSI] = DATA;
+        assert!(machine.run(&[0x8f, 0x06]).is_err());
+        assert_eq!(machine.cpu.gpr[Cpu::RSP], TOP);
+    }
+
+    #[test]
+    fn pushed_immediates_are_extended_to_the_operand_size() {
+        let mut machine = Machine::new(64);
+        machine.run(&[0x6a, 0xfe]).unwrap();
+        assert_eq!(machine.quad(TOP - 8), u64::MAX - 1);
+        machine.run(&[0x66, 0x6a, 0xfe]).unwrap();
+        assert_eq!(machine.cpu.gpr[Cpu::RSP], TOP - 10);
+    }
+
+    #[test]
+    fn push_on_a_16_bit_stack_wraps_and_keeps_the_upper_half() {
+        let mut machine = Machine::new(32);
+        let mut stack = *machine.cpu.segment(SegReg::Ss);
+        stack
+            .attributes
+            .remove(hypervisor::x86_64::SegmentAttributes::BIG);
+        stack.base = STACK;
+        machine.cpu.set_segment(SegReg::Ss, stack);
+        machine.set_gprs(&[(Cpu::RSP, 0xabcd_0002), (Cpu::RAX, 0x1122_3344)]);
+
+        machine.run(&[0x66, 0x50]).unwrap();
+        assert_eq!(machine.cpu.gpr[Cpu::RSP], 0xabcd_0000);
+        machine.run(&[0x50]).unwrap();
+
+        assert_eq!(machine.cpu.gpr[Cpu::RSP], 0xabcd_fffc);
+        assert_eq!(machine.bytes(STACK + 0xfffc, 4), [0x44, 0x33, 0x22, 0x11]);
+    }
+
+    #[test]
+    fn pusha_and_popa_carry_all_but_the_stack_pointer() {
+        let mut machine = Machine::new(32);
+        let before = [1, 2, 3, 4, TOP, 6, 7, 8];
+        machine.cpu.gpr[..8].copy_from_slice(&before);
+
+        machine.run(&[0x60]).unwrap();
+        assert_eq!(machine.cpu.gpr[Cpu::RSP], TOP - 32);
+        assert_eq!(machine.quad(TOP - 24), TOP << 32 | 6);
+        machine.cpu.gpr[..4].fill(0);
+        machine.run(&[0x61]).unwrap();
+
+        assert_eq!(machine.cpu.gpr[..8], before);
+    }
+
+    #[test]
+    fn enter_with_levels_copies_the_outer_frames_pointers() {
+        let mut machine = Machine::new(64);
+        machine.cpu.gpr[Cpu::RBP] = TOP + 0x40;
+        machine.set_quad(TOP + 0x38, 0x1111);
+
+        machine.run(&[0xc8, 0x20, 0x00, 0x02]).unwrap();
+
+        let stack = [8, 16, 24].map(|below| machine.quad(TOP - below));
+        assert_eq!(stack, [TOP + 0x40, 0x1111, TOP - 8]);
+        assert_eq!(machine.cpu.gpr[Cpu::RBP], TOP - 8);
+        assert_eq!(machine.cpu.gpr[Cpu::RSP], TOP - 24 - 0x20);
+        machine.run(&[0xc9]).unwrap();
+        assert_eq!(
+            (machine.cpu.gpr[Cpu::RBP], machine.cpu.gpr[Cpu::RSP]),
+            (TOP + 0x40, TOP)
+        );
+    }
+
+    #[test]
+    fn enter_to_a_missing_page_faults_before_anything_changes() {
+        let mut machine = Machine::new(32);
+        machine.page_without(STACK + 0x7000);
+        machine.set_gprs(&[(Cpu::RSP, STACK + 0x8010), (Cpu::RBP, 7)]);
+
+        let result = machine.run(&[0xc8, 0x20, 0x00, 0x00]);
+
+        assert_eq!(result, Err(Exception::page_fault(STACK + 0x7fec, 2)));
+        assert_eq!(
+            (machine.cpu.gpr[Cpu::RSP], machine.cpu.gpr[Cpu::RBP]),
+            (STACK + 0x8010, 7)
+        );
+    }
+
+    #[test]
+    fn popf_at_level_0_changes_everything_but_what_nobody_may() {
+        let mut machine = Machine::new(64);
+        machine.set_quad(TOP, u64::MAX);
+        machine.run(&[0x9d]).unwrap();
+        let allowed = STATUS | DF | TF | NT | IF | IOPL | AC | ID;
+        assert_eq!(machine.cpu.rflags, allowed | flags::FIXED);
+    }
+
+    #[test]
+    fn popf_at_level_3_keeps_iopl_and_without_it_the_interrupt_flag() {
+        let mut machine = Machine::new(64);
+        machine.set_user();
+        machine.set_quad(TOP, 0);
+        machine.cpu.set_rflags(IF);
+        machine.run(&[0x9d]).unwrap();
+        assert_eq!(machine.cpu.rflags, IF | flags::FIXED);
+        machine.cpu.set_rflags(IF | IOPL);
+        machine.set_quad(TOP + 8, 0);
+        machine.run(&[0x9d]).unwrap();
+        assert_eq!(machine.cpu.rflags, IOPL | flags::FIXED);
+    }
+
+    #[test]
+    fn popf_of_16_bits_keeps_the_flags_above() {
+        let mut machine = Machine::new(64);
+        machine.cpu.set_rflags(AC | ID);
+        machine.set_quad(TOP, flags::CF);
+        machine.run(&[0x66, 0x9d]).unwrap();
+        assert_eq!(machine.cpu.rflags, AC | ID | flags::CF | flags::FIXED);
+    }
+
+    #[test]
+    fn pushf_hides_resume_and_virtual_8086_flags() {
+        let mut machine = Machine::new(32);
+        machine.cpu.set_rflags(RF | VM | IOPL | flags::CF);
+        machine.run(&[0x9c]).unwrap();
+        assert_eq!(
+            machine.quad(TOP - 4) & 0xffff_ffff,
+            IOPL | flags::CF | flags::FIXED
+        );
+    }
+
+    #[test]
+    fn flags_in_virtual_8086_code_without_iopl_are_protected_or_virtual() {
+        let mut machine = Machine::new(32);
+        machine.cpu.set_rflags(VM | IF);
+        assert_eq!(machine.run(&[0x66, 0x9c]), Err(Exception::PROTECTION));
+        assert_eq!(machine.run(&[0x66, 0x9d]), Err(Exception::PROTECTION));
+        machine.cpu.cr4 |= CR4_VME;
+        assert_eq!(machine.run(&[0x66, 0x9c]), Ok(()));
+        assert_eq!(machine.quad(TOP - 2) & 0xffff, IOPL | flags::FIXED);
+        machine.set_quad(TOP - 2, IF);
+        assert_eq!(machine.run(&[0x66, 0x9d]), Ok(()));
+        assert_eq!(machine.cpu.rflags & (VIF | IF | VM), VIF | IF | VM);
+    }
 }

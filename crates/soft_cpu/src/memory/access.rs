@@ -25,7 +25,7 @@ impl Exec<'_> {
         let found = self.walk(set, linear, access)?;
         let page = found.gpa & !PAGE_OFFSET;
         if access == Access::Fetch {
-            self.cpu.tlb.fill_code(set, linear, page);
+            self.cpu.tlb.fill_code(set, linear, page, found.global);
             return Ok(found.gpa);
         }
         if let Some(host) = self.memory.ram().host_address(page, PAGE_SIZE) {

@@ -16,7 +16,7 @@ use guest_memory::{GuestMemory, RamView};
 pub(crate) use operand::within_limit;
 use page_bits::PageBits;
 pub(crate) use paging::{Access, PHYSICAL_BITS, is_canonical};
-pub(crate) use tlb::{ENTRIES as TLB_ENTRIES, Entry as TlbEntry, Tlb};
+pub(crate) use tlb::{ENTRIES as TLB_ENTRIES, Entry as TlbEntry, Generations, Tlb};
 
 /// Size of the smallest page, and the mask of an offset in it.
 pub(crate) const PAGE_SIZE: u64 = 4096;

@@ -63,7 +63,11 @@ impl Exec<'_> {
 
     fn check_alignment(&self, linear: u64, size: u64) -> Result<(), Exception> {
         // Wider accesses have rules of their own where they are made.
-        if self.cpu.mode.alignment_checks && size.is_power_of_two() && size <= 8 && linear % size != 0 {
+        if self.cpu.mode.alignment_checks
+            && size.is_power_of_two()
+            && size <= 8
+            && !linear.is_multiple_of(size)
+        {
             return Err(Exception::ALIGNMENT);
         }
         Ok(())

@@ -38,10 +38,10 @@ impl PageBits {
 
     /// Sets the bit of the page at `gpa`.
     pub(crate) fn set(&self, gpa: u64) {
-        if let Some((word, bit)) = self.place(gpa) {
-            if word.load(Ordering::Relaxed) & bit == 0 {
-                word.fetch_or(bit, Ordering::SeqCst);
-            }
+        if let Some((word, bit)) = self.place(gpa)
+            && word.load(Ordering::Relaxed) & bit == 0
+        {
+            word.fetch_or(bit, Ordering::SeqCst);
         }
     }
 

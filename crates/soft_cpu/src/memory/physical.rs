@@ -6,10 +6,10 @@ use crate::exec::Exec;
 impl Exec<'_> {
     /// Loads 1 to 8 bytes that lie in one page.
     pub(super) fn physical_load(&mut self, gpa: u64, size: usize) -> u64 {
-        if size.is_power_of_two() {
-            if let Some(value) = self.memory.ram().load(gpa, size) {
-                return value;
-            }
+        if size.is_power_of_two()
+            && let Some(value) = self.memory.ram().load(gpa, size)
+        {
+            return value;
         }
         let mut bytes = [0; 8];
         self.physical_read(gpa, &mut bytes[..size.min(8)]);

@@ -45,8 +45,22 @@ pub(crate) struct Tlb {
     /// By [`TlbSet`]; an entry lies at the low bits of its page number.
     pub(crate) data: [[Entry; ENTRIES]; 3],
     code: [CodeEntry; CODE_ENTRIES],
-    /// Counts what was forgotten, for whoever remembers more by linear address.
-    pub(crate) generation: u64,
+    /// Slots that were filled with translations that are not global, since those were last forgotten.
+    filled: Vec<(u8, u16)>,
+    /// Supervisor code was seen on a page that is not global or that lies in the lower half, as no usual kernel has it:
+    /// then what concerns user pages may concern that code as well.
+    unusual_supervisor_code: bool,
+    /// What was forgotten, for whoever remembers more by linear address.
+    pub(crate) generations: Generations,
+}
+
+/// Counts of what was forgotten.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Generations {
+    /// Translations of any kind.
+    pub(crate) all: u64,
+    /// Those that user code may use.
+    pub(crate) user: u64,
 }
 
 fn slot(linear: u64) -> usize {
@@ -55,6 +69,11 @@ fn slot(linear: u64) -> usize {
 
 fn code_slot(linear: u64) -> usize {
     (linear / PAGE_SIZE) as usize % CODE_ENTRIES
+}
+
+/// Where kernels are.
+fn in_upper_half(linear: u64) -> bool {
+    linear >> 63 != 0
 }
 
 /// A tag that no address of this slot has: that of a page of its neighbour.
@@ -82,7 +101,9 @@ impl Tlb {
         Self {
             data: [EMPTY; 3],
             code: [EMPTY_CODE; CODE_ENTRIES],
-            generation: 0,
+            filled: Vec::new(),
+            unusual_supervisor_code: false,
+            generations: Generations::default(),
         }
     }
 
@@ -112,6 +133,9 @@ impl Tlb {
     ) {
         let page = linear & !PAGE_OFFSET;
         let slot = slot(linear);
+        if !global {
+            self.filled.push((set as u8, slot as u16));
+        }
         self.data[set as usize][slot] = Entry {
             read_tag: page,
             write_tag: if writable { page } else { no_tag(slot) },
@@ -127,7 +151,8 @@ impl Tlb {
         (entry.tag == linear & !PAGE_OFFSET && entry.set == set).then_some(entry.gpa | linear & PAGE_OFFSET)
     }
 
-    pub(crate) fn fill_code(&mut self, set: TlbSet, linear: u64, gpa: u64) {
+    pub(crate) fn fill_code(&mut self, set: TlbSet, linear: u64, gpa: u64, global: bool) {
+        self.unusual_supervisor_code |= set != TlbSet::User && !(global && in_upper_half(linear));
         self.code[code_slot(linear)] = CodeEntry {
             tag: linear & !PAGE_OFFSET,
             gpa: gpa & !PAGE_OFFSET,
@@ -137,14 +162,22 @@ impl Tlb {
 
     /// Forgets everything; with `keep_global` all but global translations.
     pub(crate) fn flush(&mut self, keep_global: bool) {
-        self.generation += 1;
         self.code = [EMPTY_CODE; CODE_ENTRIES];
+        self.generations.user += 1;
+        if !keep_global || self.unusual_supervisor_code {
+            self.generations.all += 1;
+        }
         if !keep_global {
+            // Code is looked up anew, and shows again whether it is unusual.
+            self.unusual_supervisor_code = false;
+            self.filled.clear();
             self.data = [EMPTY; 3];
             return;
         }
-        for set in &mut self.data {
-            for (slot, entry) in set.iter_mut().enumerate().filter(|(_, entry)| entry.gpa & 1 == 0) {
+        for (set, slot) in std::mem::take(&mut self.filled) {
+            let (set, slot) = (usize::from(set), usize::from(slot));
+            let entry = &mut self.data[set][slot];
+            if entry.gpa & 1 == 0 {
                 (entry.read_tag, entry.write_tag) = (no_tag(slot), no_tag(slot));
             }
         }
@@ -152,7 +185,10 @@ impl Tlb {
 
     /// Forgets one page.
     pub(crate) fn flush_page(&mut self, linear: u64) {
-        self.generation += 1;
+        self.generations.user += 1;
+        if in_upper_half(linear) || self.unusual_supervisor_code {
+            self.generations.all += 1;
+        }
         let slot = slot(linear);
         for set in &mut self.data {
             (set[slot].read_tag, set[slot].write_tag) = (no_tag(slot), no_tag(slot));

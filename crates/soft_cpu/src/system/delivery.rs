@@ -207,7 +207,7 @@ impl Exec<'_> {
 
     /// The entry of the IDT.
     fn interrupt_gate(&mut self, event: &Event) -> Result<Gate, Exception> {
-        let code = u32::from(event.vector) * 8 | CODE_IDT;
+        let code = (u32::from(event.vector) * 8) | CODE_IDT;
         let refused = Err(Exception::protection(code));
         let long = self.cpu.long_mode();
         let size = if long { 16 } else { 8 };

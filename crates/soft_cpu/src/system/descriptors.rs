@@ -10,7 +10,7 @@ use crate::memory::is_canonical;
 /// Requested privilege level, and the bit that says that a selector names an entry of the LDT.
 pub(super) const RPL: u16 = 3;
 const LOCAL: u16 = 4;
-/// Bits 8 to 12 of the third doubleword of a 16-byte descriptor, where an eight-byte one has its type.
+/// Bits 8 to 12 of the last doubleword of a 16-byte descriptor, where an eight-byte one has its type.
 const UPPER_TYPE: u64 = 0x1f << 8;
 
 /// Types of system descriptors (Intel SDM vol. 3, table 3-2).
@@ -329,10 +329,10 @@ mod tests {
 
     #[test]
     fn segment_counted_in_bytes_keeps_its_limit() {
-        let segment = descriptor(0x12f2_3456_789a_bcde).segment(0x1b);
+        let segment = descriptor(0x1242_9256_789a_bcde).segment(0x1b);
 
         assert_eq!((segment.base, segment.limit), (0x1256_789a, 0x2_bcde));
-        assert_eq!(segment.attributes.bits(), 0xf035 & !0x8000 | 0x8000 & 0);
+        assert_eq!(segment.attributes.bits(), 0x4093);
     }
 
     #[test]

@@ -20,6 +20,8 @@ mod stack;
 mod state;
 mod syscall;
 mod tables;
+#[cfg(test)]
+mod tests;
 
 use iced_x86::{Instruction, Mnemonic};
 

@@ -53,7 +53,7 @@ pub(crate) struct SystemMsrs {
     pub(super) lstar: u64,
     pub(super) cstar: u64,
     pub(super) fmask: u64,
-    pub(super) kernel_gs_base: u64,
+    pub(crate) kernel_gs_base: u64,
     pub(super) tsc_aux: u64,
     /// What software has added to the time-stamp counter.
     pub(super) tsc_adjust: u64,
@@ -327,8 +327,8 @@ fn is_mtrr_type(kind: u8) -> bool {
 
 /// A variable MTRR: even numbers are bases with a type, odd ones masks with a valid bit.
 fn acceptable_variable(index: u32, value: u64) -> bool {
-    const ADDRESS: u64 = (1 << crate::memory::PHYSICAL_BITS) - 1 & !0xfff;
-    if index % 2 == 0 {
+    const ADDRESS: u64 = ((1 << crate::memory::PHYSICAL_BITS) - 1) & !0xfff;
+    if index.is_multiple_of(2) {
         value & !(ADDRESS | 0xff) == 0 && is_mtrr_type(value as u8)
     } else {
         value & !(ADDRESS | 1 << 11) == 0

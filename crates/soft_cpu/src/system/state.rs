@@ -47,7 +47,9 @@ pub(crate) fn set_system_registers(cpu: &mut Cpu, state: &SystemRegisters) {
     (cpu.cr0, cpu.cr2, cpu.cr3, cpu.cr4) = (state.cr0, state.cr2, state.cr3, state.cr4);
     cpu.efer = state.efer;
     cpu.apic.set_base(state.apic_base);
-    cpu.apic.set_tpr(state.cr8 as u8);
+    if u64::from(cpu.apic.tpr()) != state.cr8 {
+        cpu.apic.set_tpr(state.cr8 as u8);
+    }
 }
 
 /// Every MSR of [`msr::STATE_MSRS`] that this CPU has.

@@ -57,7 +57,7 @@ fn stack(selector: u64, cpl: u16) -> Segment {
 fn at_level(segment: Segment, cpl: u16) -> Segment {
     let dpl = A::from_bits_retain(u32::from(cpl) << 5);
     Segment {
-        attributes: segment.attributes - A::DPL | dpl,
+        attributes: (segment.attributes - A::DPL) | dpl,
         ..segment
     }
 }

@@ -75,6 +75,11 @@ impl Bench {
         Ok(())
     }
 
+    /// Puts code where [`Bench::run`] says that it is.
+    pub(crate) fn set_code(&mut self, code: &[u8]) {
+        assert!(self.memory.ram().write(CODE, code));
+    }
+
     /// Bytes at `offset` behind [`DATA`].
     pub(crate) fn data(&self, offset: u64, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];

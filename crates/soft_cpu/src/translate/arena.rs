@@ -4,7 +4,7 @@ use host_os::CodeMemory;
 
 use super::runtime::Runtime;
 
-/// The most code that is kept, in bytes.
+/// The most code that is kept for a vCPU, in bytes.
 pub(super) const LIMIT: usize = 32 << 20;
 
 /// Code memory with the shared pieces at its start.
@@ -20,10 +20,12 @@ pub(super) struct CodeArena {
 const ALIGN: usize = 16;
 
 impl CodeArena {
+    /// Room for `limit` bytes of code.
+    ///
     /// # Errors
     /// The host refuses such memory.
-    pub(super) fn new(handler: u64) -> Result<Self, host_os::Error> {
-        let memory = CodeMemory::new(LIMIT)?;
+    pub(super) fn new(handler: u64, limit: usize) -> Result<Self, host_os::Error> {
+        let memory = CodeMemory::new(limit)?;
         let base = memory.executable().as_ptr() as u64;
         let (runtime, bytes) = Runtime::assemble(base, handler);
         let mut arena = Self {
@@ -42,6 +44,8 @@ impl CodeArena {
         &self.runtime
     }
 
+    /// Bytes in use.
+    #[cfg(test)]
     pub(super) fn used(&self) -> usize {
         self.used
     }

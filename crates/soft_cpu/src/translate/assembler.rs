@@ -6,7 +6,6 @@
 pub(super) type Reg = u8;
 
 pub(super) const RAX: Reg = 0;
-pub(super) const RCX: Reg = 1;
 pub(super) const RDX: Reg = 2;
 pub(super) const RBX: Reg = 3;
 pub(super) const RSP: Reg = 4;

@@ -175,10 +175,29 @@ fn plain_operand(instruction: &Instruction, index: u32) -> bool {
     }
 }
 
+/// What needs vector state though no operand may say so: a conversion from memory to a general register rounds by
+/// MXCSR, and raises the exceptions that it does not mask.
+fn uses_vectors_unseen(mnemonic: Mnemonic) -> bool {
+    use Mnemonic as M;
+    matches!(
+        mnemonic,
+        M::Vzeroupper
+            | M::Vzeroall
+            | M::Cvtss2si
+            | M::Cvtsd2si
+            | M::Cvttss2si
+            | M::Cvttsd2si
+            | M::Vcvtss2si
+            | M::Vcvtsd2si
+            | M::Vcvttss2si
+            | M::Vcvttsd2si
+    )
+}
+
 fn vector_allowed(instruction: &Instruction, mode: Mode) -> bool {
     let vex = instruction.encoding() == EncodingKind::VEX;
     let touches = |register: Register| register.is_xmm() || register.is_ymm();
-    let vector = matches!(instruction.mnemonic(), Mnemonic::Vzeroupper | Mnemonic::Vzeroall)
+    let vector = uses_vectors_unseen(instruction.mnemonic())
         || (0..instruction.op_count()).any(|index| {
             instruction.op_kind(index) == OpKind::Register && touches(instruction.op_register(index))
         });

@@ -56,7 +56,7 @@ impl Use {
         let modified = instruction.rflags_modified() & STATUS;
         let reads = instruction.rflags_read() & STATUS != 0;
         // A count of zero leaves all flags alone, whatever the table says.
-        let partial = modified != 0 && modified != STATUS || modified != 0 && is_shift(instruction);
+        let partial = modified != 0 && (modified != STATUS || is_shift(instruction));
         Self {
             needs: reads || partial,
             changes: modified != 0,

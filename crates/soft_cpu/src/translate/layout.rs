@@ -7,7 +7,8 @@ use hypervisor::x86_64::Segment;
 
 use crate::cpu::{Cpu, SegReg, TlbSet};
 use crate::memory::{TLB_ENTRIES, Tlb, TlbEntry};
-use crate::translate::state::{JUMP_ENTRIES, JumpEntry, TranslatorState};
+use crate::system::SystemMsrs;
+use crate::translate::state::{JumpEntry, TranslatorState};
 use crate::vector::VectorState;
 
 /// Where RSP points.
@@ -31,6 +32,8 @@ pub(super) const OP: i32 = behind(STATE + offset_of!(TranslatorState, op));
 pub(super) const LINK: i32 = behind(STATE + offset_of!(TranslatorState, link));
 pub(super) const WAITING: i32 = behind(STATE + offset_of!(TranslatorState, waiting));
 pub(super) const HOST_MXCSR: i32 = behind(STATE + offset_of!(TranslatorState, host_mxcsr));
+
+pub(super) const KERNEL_GS_BASE: i32 = behind(offset_of!(Cpu, msrs) + offset_of!(SystemMsrs, kernel_gs_base));
 
 pub(super) fn gpr(number: usize) -> i32 {
     behind(offset_of!(Cpu, gpr) + number * 8)
@@ -66,5 +69,9 @@ pub(super) fn tlb(set: TlbSet) -> TlbOffsets {
 
 /// The first entry of the jump cache of code that uses this TLB set.
 pub(super) fn jumps(set: TlbSet) -> i32 {
-    behind(STATE + offset_of!(TranslatorState, jumps) + set as usize * JUMP_ENTRIES * size_of::<JumpEntry>())
+    behind(match set {
+        TlbSet::User => STATE + offset_of!(TranslatorState, user_jumps),
+        TlbSet::Supervisor => STATE + offset_of!(TranslatorState, supervisor_jumps),
+        TlbSet::SupervisorOpen => STATE + offset_of!(TranslatorState, open_jumps),
+    })
 }

@@ -29,44 +29,79 @@ pub(crate) use state::TranslatorState;
 
 use arena::CodeArena;
 use lower::Context;
-use state::{JUMP_ENTRIES, JumpEntry, NO_LINK};
+use state::{JumpEntry, NO_LINK, jump_slot};
 
 use crate::blocks::Block;
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, Mode, TlbSet};
 use crate::exception::Exception;
 use crate::exec::Exec;
-use crate::memory::PAGE_OFFSET;
+use crate::memory::{Generations, PAGE_OFFSET};
 
 /// [`Translator::hot`] as users get it.
 const HOT: u32 = 12;
 
+/// How guest code is executed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tiers {
+    /// Every instruction by its handler.
+    Interpreter,
+    /// What can be translated is, before it runs first.
+    TranslateAtOnce,
+    /// What runs often is translated.
+    #[default]
+    Adaptive,
+}
+
+impl Tiers {
+    /// How often a block is interpreted before it is translated.
+    pub(crate) fn hot(self) -> u32 {
+        match self {
+            Self::Interpreter => u32::MAX,
+            Self::TranslateAtOnce => 0,
+            Self::Adaptive => HOT,
+        }
+    }
+}
+
 /// A jump from one block to another, linked or not.
 struct Link {
+    /// Where its displacement is.
     site: u64,
+    /// The guest's address that it is for, and the mode of the code it comes from.
+    target: u64,
+    mode: Mode,
     /// The block it goes to now.
     to: Option<usize>,
+    /// It leads to a block over two pages, whose second may be another one next time.
+    never: bool,
 }
 
 /// The translator of one vCPU: its code memory and what links it.
 pub(crate) struct Translator {
     /// How often a block is interpreted before it is translated.
     pub(crate) hot: u32,
+    /// The most code that is kept, in bytes.
+    limit: usize,
     /// Made when the first block is translated; absent for good where the host allows no such memory.
     arena: Option<CodeArena>,
     refused: bool,
     links: Vec<Link>,
-    /// [`crate::memory::Tlb::generation`] when the jump caches were last known to be right.
-    generation: u64,
+    /// [`crate::memory::Tlb::generations`] when the jump caches were last known to be right.
+    generations: Generations,
+    /// The modes that their code is for, by TLB set.
+    modes: [Mode; 3],
 }
 
 impl Default for Translator {
     fn default() -> Self {
         Self {
             hot: HOT,
+            limit: arena::LIMIT,
             arena: None,
             refused: false,
             links: Vec::new(),
-            generation: 0,
+            generations: Generations::default(),
+            modes: [Mode::RESET; 3],
         }
     }
 }
@@ -115,27 +150,47 @@ impl Cpu {
     }
 }
 
-impl Translator {
-    /// Bytes of code that are kept now, and the most that ever are.
-    pub(crate) fn usage(&self) -> (usize, usize) {
-        (self.arena.as_ref().map_or(0, CodeArena::used), arena::LIMIT)
-    }
-}
-
 impl Exec<'_> {
     /// Runs the code at RIP: translated where it is hot, until something needs the dispatcher.
     pub(crate) fn run_hot_block(&mut self) -> Result<(), Exception> {
         let link = std::mem::replace(&mut self.cpu.translator.link, NO_LINK);
+        self.check_jumps();
+        let links = &self.cpu.translations.links;
+        if links.get(link as usize).is_none_or(|link| link.never)
+            && let Some(entry) = self.known_entry()
+        {
+            return self.enter(entry);
+        }
         let slot = self.find_block()?;
         let Some(entry) = self.entry_of(slot) else {
             return self.run_found_block(slot);
         };
         self.connect(link, slot, entry);
-        self.enter(entry);
-        match self.cpu.translator.exception.take() {
-            Some(exception) => Err(exception),
-            None => Ok(()),
+        self.enter(entry)
+    }
+
+    /// Forgets what the jump caches have no more right to say: translations changed, or the mode that goes with a set.
+    fn check_jumps(&mut self) {
+        let (translator, now) = (&mut self.cpu.translations, self.cpu.tlb.generations);
+        if translator.generations.all != now.all {
+            self.cpu.translator.forget_jumps();
+        } else if translator.generations.user != now.user {
+            self.cpu.translator.forget_jumps_of(TlbSet::User);
         }
+        translator.generations = now;
+        let mode = self.cpu.mode;
+        let known = &mut translator.modes[mode.set as usize];
+        if *known != mode {
+            *known = mode;
+            self.cpu.translator.forget_jumps_of(mode.set);
+        }
+    }
+
+    /// The code at RIP, where the jump cache has it.
+    fn known_entry(&mut self) -> Option<u64> {
+        let (rip, set) = (self.cpu.rip, self.cpu.mode.set);
+        let entry = self.cpu.translator.jumps(set)[jump_slot(set, rip)];
+        (entry.rip == rip).then_some(entry.code)
     }
 
     /// The code of a block, made now if it is due.
@@ -146,25 +201,20 @@ impl Exec<'_> {
             return block.translation.entry;
         }
         block.translation.heat = block.translation.heat.saturating_add(1);
-        if block.translation.heat < hot || !self.may_translate(slot) {
+        if block.translation.heat < hot || !self.may_translate() {
             return None;
         }
         self.translate_block(slot)
     }
 
-    fn may_translate(&mut self, slot: usize) -> bool {
+    fn may_translate(&self) -> bool {
         let mode = self.cpu.mode;
-        let whole = self
-            .cpu
-            .blocks
-            .block_mut(slot)
-            .is_some_and(|block| block.lies_in_one_page());
-        whole && mode.bits == 64 && !mode.alignment_checks && !self.cpu.translations.refused
+        mode.bits == 64 && !mode.alignment_checks && !self.cpu.translations.refused
     }
 
     fn translate_block(&mut self, slot: usize) -> Option<u64> {
         if self.cpu.translations.arena.is_none() {
-            match CodeArena::new(slow_path as *const () as u64) {
+            match CodeArena::new(slow_path as *const () as u64, self.cpu.translations.limit) {
                 Ok(arena) => self.cpu.translations.arena = Some(arena),
                 Err(error) => {
                     tracing::warn!(%error, "no memory for translated code: everything is interpreted");
@@ -194,12 +244,16 @@ impl Exec<'_> {
             self.cpu.forget_translations();
             return None;
         };
+        let mode = self.cpu.mode;
         self.cpu
             .translations
             .links
             .extend(lowered.links.iter().map(|site| Link {
                 site: site.site,
+                target: site.target,
+                mode,
                 to: None,
+                never: false,
             }));
         block.translation.entry = Some(entry);
         self.cpu.blocks.put_back(slot, block);
@@ -240,21 +294,22 @@ impl Exec<'_> {
     /// Has the exit that was just taken go straight to `entry` next time, and remembers where RIP's code is.
     fn connect(&mut self, link: u32, slot: usize, entry: u64) {
         let translator = &mut self.cpu.translations;
-        if translator.generation != self.cpu.tlb.generation {
-            translator.generation = self.cpu.tlb.generation;
-            self.cpu.translator.forget_jumps();
-        }
         let rip = self.cpu.rip;
-        let set = self.cpu.mode.set as usize;
-        self.cpu.translator.jumps[set][rip as usize % JUMP_ENTRIES] = JumpEntry { rip, code: entry };
+        let set = self.cpu.mode.set;
+        self.cpu.translator.jumps(set)[jump_slot(set, rip)] = JumpEntry { rip, code: entry };
         let Some(arena) = &mut translator.arena else {
             return;
         };
-        if let Some(found) = translator
-            .links
-            .get_mut(link as usize)
-            .filter(|found| found.to.is_none())
-        {
+        // Between an exit and here an interrupt may have taken control elsewhere.
+        let mode = self.cpu.mode;
+        let fits = |link: &&mut Link| link.to.is_none() && link.target == rip && link.mode == mode;
+        let block = self.cpu.blocks.block_mut(slot);
+        let movable = block.is_some_and(|block| !block.lies_in_one_page());
+        if let Some(found) = translator.links.get_mut(link as usize).filter(fits) {
+            if movable {
+                found.never = true;
+                return;
+            }
             found.to = Some(slot);
             arena.patch(found.site, entry);
             if let Some(block) = self.cpu.blocks.block_mut(slot) {
@@ -263,9 +318,9 @@ impl Exec<'_> {
         }
     }
 
-    fn enter(&mut self, entry: u64) {
+    fn enter(&mut self, entry: u64) -> Result<(), Exception> {
         let Some(arena) = &self.cpu.translations.arena else {
-            return;
+            return Ok(());
         };
         let enter = arena.runtime().enter;
         let exec: *mut Exec<'_> = self;
@@ -279,6 +334,10 @@ impl Exec<'_> {
         enter(cpu, entry);
         let status = flags::to_rflags(self.cpu.translator.status);
         self.cpu.set_status(status);
+        match self.cpu.translator.exception.take() {
+            Some(exception) => Err(exception),
+            None => Ok(()),
+        }
     }
 }
 
@@ -301,13 +360,18 @@ impl Exec<'_> {
             return false;
         };
         let (mode, next) = (self.cpu.mode, op.instruction.next_ip());
+        let generations = self.cpu.tlb.generations;
         self.cpu.blocks.execute_begins();
         self.cpu.rip = next;
         let result = (op.handler)(self, &op.instruction);
         self.cpu.translator.status = flags::from_rflags(self.cpu.rflags);
         match result {
             Ok(()) => {
-                self.cpu.rip == next && self.cpu.mode == mode && !self.cpu.blocks.is_stale() && !op.leaves
+                self.cpu.rip == next
+                    && self.cpu.mode == mode
+                    && self.cpu.tlb.generations == generations
+                    && !self.cpu.blocks.is_stale()
+                    && !op.leaves
             }
             Err(exception) => {
                 if !exception.trap {

@@ -1,9 +1,29 @@
 //! What a vCPU keeps for its translated code.
 
+use crate::cpu::TlbSet;
 use crate::exception::Exception;
 
-/// Entries of one jump cache; a power of two.
-pub(crate) const JUMP_ENTRIES: usize = 1024;
+/// Entries of the jump cache of user code, which is emptied whenever the address space changes, and of supervisor
+/// code, which is not; powers of two.
+const USER_JUMPS: usize = 1024;
+const SUPERVISOR_JUMPS: usize = 16 * 1024;
+
+/// How many entries the jump cache of a TLB set has.
+pub(crate) const fn jump_entries(set: TlbSet) -> usize {
+    match set {
+        TlbSet::Supervisor => SUPERVISOR_JUMPS,
+        TlbSet::User | TlbSet::SupervisorOpen => USER_JUMPS,
+    }
+}
+
+/// Where a jump cache has `rip`. Its low bits alone would not do: functions begin at multiples of 16.
+pub(crate) fn jump_slot(set: TlbSet, rip: u64) -> usize {
+    let low = rip as u32;
+    ((low >> JUMP_SHIFT) ^ low) as usize % jump_entries(set)
+}
+
+/// Which bits are mixed into the lowest.
+pub(crate) const JUMP_SHIFT: u8 = 7;
 
 /// Where the code for one address is.
 #[derive(Clone, Copy, Debug)]
@@ -43,8 +63,10 @@ pub(crate) struct TranslatorState {
     pub(crate) exec: usize,
     /// What the slow path raised.
     pub(crate) exception: Option<Exception>,
-    /// By [`crate::cpu::TlbSet`], then by the low bits of RIP.
-    pub(crate) jumps: [[JumpEntry; JUMP_ENTRIES]; 3],
+    /// The jump caches, by [`jump_slot`].
+    pub(crate) user_jumps: [JumpEntry; USER_JUMPS],
+    pub(crate) supervisor_jumps: [JumpEntry; SUPERVISOR_JUMPS],
+    pub(crate) open_jumps: [JumpEntry; USER_JUMPS],
 }
 
 /// No exit.
@@ -64,12 +86,30 @@ impl TranslatorState {
             waiting: 0,
             exec: 0,
             exception: None,
-            jumps: [[NOWHERE; JUMP_ENTRIES]; 3],
+            user_jumps: [NOWHERE; USER_JUMPS],
+            supervisor_jumps: [NOWHERE; SUPERVISOR_JUMPS],
+            open_jumps: [NOWHERE; USER_JUMPS],
         }
     }
 
-    /// Forgets where code is: translations from linear addresses changed.
+    /// Where code of one TLB set is.
+    pub(crate) fn jumps(&mut self, set: TlbSet) -> &mut [JumpEntry] {
+        match set {
+            TlbSet::User => &mut self.user_jumps,
+            TlbSet::Supervisor => &mut self.supervisor_jumps,
+            TlbSet::SupervisorOpen => &mut self.open_jumps,
+        }
+    }
+
+    /// Forgets where code is.
     pub(crate) fn forget_jumps(&mut self) {
-        self.jumps = [[NOWHERE; JUMP_ENTRIES]; 3];
+        for set in [TlbSet::User, TlbSet::Supervisor, TlbSet::SupervisorOpen] {
+            self.forget_jumps_of(set);
+        }
+    }
+
+    /// Forgets where code of one TLB set is.
+    pub(crate) fn forget_jumps_of(&mut self, set: TlbSet) {
+        self.jumps(set).fill(NOWHERE);
     }
 }

@@ -14,27 +14,33 @@ use crate::testing::{NoDevices, flat_cpu64};
 const CODE: u64 = 0x1_0000;
 const STACK: u64 = 0x8_0000;
 
-/// Runs 64-bit code until `HLT`; gives the registers.
-fn run(code: &[u8], hot: u32) -> [u64; 16] {
+/// Runs 64-bit code until `HLT`, on a processor that `prepare` changes first; gives that processor.
+fn run_on(code: &[u8], prepare: impl FnOnce(&mut Cpu)) -> Box<Cpu> {
     let ram = GuestMemory::anonymous(&[(0, 16 << 20)]).unwrap();
     let nobody: Arc<dyn WriteObserver> = Arc::new(Interconnect::default());
     ram.observe_writes(&nobody);
     let memory = Memory::default().with(&ram, false);
     memory.ram().write(CODE, code);
     let mut cpu = flat_cpu64(crate::system::offered_leaves(), CODE);
-    cpu.translations.hot = hot;
     cpu.gpr[Cpu::RSP] = STACK;
+    prepare(&mut cpu);
     let mut exec = Exec {
         cpu: &mut cpu,
         memory: &memory,
         io: &NoDevices,
     };
     while exec.cpu.activity == Activity::Running {
+        exec.cpu.apic.attention().take();
         if let Err(exception) = exec.run_hot_block() {
             panic!("{exception:x?} at {}", exec.describe());
         }
     }
-    exec.cpu.gpr
+    cpu
+}
+
+/// The registers after code that is translated after it was interpreted `hot` times.
+fn run(code: &[u8], hot: u32) -> [u64; 16] {
+    run_on(code, |cpu| cpu.translations.hot = hot).gpr
 }
 
 fn both(code: &[u8]) -> [u64; 16] {
@@ -90,4 +96,33 @@ fn store_into_own_block_is_executed_at_once() {
     patched[addition - 4..addition].copy_from_slice(&(CODE as u32 + addition as u32 + 2).to_le_bytes());
 
     assert_eq!(both(&patched)[3], (1..=50).sum::<u64>());
+}
+
+/// More code than fits, run twice: it is forgotten, made again, and never exceeds its limit.
+#[test]
+fn code_memory_that_is_full_is_emptied_and_filled_anew() {
+    use iced_x86::code_asm::*;
+    const LIMIT: usize = 16 * 1024;
+    let mut a = CodeAssembler::new(64).unwrap();
+    let mut again = a.create_label();
+    a.mov(ecx, 3).unwrap();
+    a.set_label(&mut again).unwrap();
+    for number in 0..600 {
+        let mut next = a.create_label();
+        a.add(rax, number).unwrap();
+        a.jmp(next).unwrap();
+        a.set_label(&mut next).unwrap();
+    }
+    a.dec(ecx).unwrap();
+    a.jnz(again).unwrap();
+    a.hlt().unwrap();
+    let code = a.assemble(CODE).unwrap();
+
+    let cpu = run_on(&code, |cpu| {
+        (cpu.translations.hot, cpu.translations.limit) = (0, LIMIT)
+    });
+
+    assert_eq!(cpu.gpr[Cpu::RAX], 3 * (0..600).sum::<u64>());
+    let used = cpu.translations.arena.as_ref().unwrap().used();
+    assert!((1..=LIMIT).contains(&used));
 }

@@ -26,7 +26,7 @@ use iced_x86::{EncodingKind, Instruction, OpKind};
 use crate::exec::Handler;
 
 /// Bits of MXCSR that exist (Intel SDM vol. 1, 10.2.3).
-const MXCSR_MASK: u32 = 0xffff;
+pub(crate) const MXCSR_MASK: u32 = 0xffff;
 
 /// A vector register: YMM, whose low half is XMM.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

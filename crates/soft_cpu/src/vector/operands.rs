@@ -176,8 +176,13 @@ impl Exec<'_> {
         access: Access,
     ) -> Result<u64, Exception> {
         let (segment, offset) = self.effective_address(instruction);
-        let linear = self.linear(segment, offset, size as u64, access)?;
-        if aligned && !linear.is_multiple_of(size as u64) {
+        let misaligned = |address: u64| aligned && !address.is_multiple_of(size as u64);
+        let linear = match self.linear(segment, offset, size as u64, access) {
+            // Alignment comes before what is wrong with the stack's addresses: seen on Zen.
+            Err(_) if misaligned(offset) => return Err(Exception::PROTECTION),
+            linear => linear?,
+        };
+        if misaligned(linear) {
             return Err(Exception::PROTECTION);
         }
         Ok(linear)

@@ -2,7 +2,7 @@
 
 use super::{REGISTER, X87};
 use crate::cpu::Cpu;
-use crate::vector::VectorState;
+use crate::vector::{MXCSR_MASK, VectorState};
 
 /// Size of the legacy region.
 pub(super) const LEGACY: usize = 512;
@@ -13,8 +13,6 @@ pub(super) const ST: usize = 32;
 /// Where the XMM registers lie, and what follows component 0.
 pub(super) const XMM: usize = 160;
 
-/// Bits of MXCSR that exist.
-pub(super) const MXCSR_MASK: u32 = 0xffff;
 /// MXCSR in its initial configuration.
 pub(super) const MXCSR_INITIAL: u32 = 0x1f80;
 

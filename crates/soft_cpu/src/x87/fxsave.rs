@@ -47,6 +47,8 @@ fn fxrstor(exec: &mut Exec<'_>, instruction: &Instruction, pointers: Pointers) -
         cpu.vector.mxcsr = area::get_mxcsr(&bytes).ok_or(Exception::PROTECTION)?;
         let count = cpu.vector_count();
         area::get_xmm(cpu, count, &bytes);
+        // The masks decide what may be translated.
+        cpu.update_mode();
     }
     cpu.x87 = area::get_x87(&bytes, pointers);
     Ok(())

@@ -1,10 +1,18 @@
 //! x87, MMX, and the instructions that save and restore extended state.
 
 mod area;
+mod arithmetic;
+mod compare;
 mod control;
 mod environment;
+mod float;
 mod fxsave;
+mod mmx;
+mod operand;
+mod pairs;
+mod stack;
 mod state;
+mod transfer;
 mod xsave;
 
 #[cfg(test)]
@@ -166,7 +174,12 @@ impl Cpu {
 
 /// The handler of an instruction of this group.
 pub(crate) fn handler(instruction: &Instruction) -> Option<Handler> {
-    control::handler(instruction)
+    transfer::handler(instruction)
+        .or_else(|| arithmetic::handler(instruction))
+        .or_else(|| compare::handler(instruction))
+        .or_else(|| pairs::handler(instruction))
+        .or_else(|| mmx::handler(instruction))
+        .or_else(|| control::handler(instruction))
         .or_else(|| environment::handler(instruction))
         .or_else(|| fxsave::handler(instruction))
         .or_else(|| xsave::handler(instruction))

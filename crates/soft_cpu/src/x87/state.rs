@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use hypervisor::Error;
 use hypervisor::x86_64::{Components, ExtendedState};
 
-use super::area::{self, LEGACY, MXCSR, MXCSR_MASK, Pointers, ST, XMM};
+use super::area::{self, LEGACY, MXCSR, Pointers, ST, XMM};
 use super::{X87, xsave};
 use crate::cpu::Cpu;
-use crate::vector::VectorState;
+use crate::vector::{MXCSR_MASK, VectorState};
 
 /// Size of components 1 and 2: sixteen halves of vector registers.
 const HALVES: usize = 256;

@@ -240,6 +240,8 @@ fn restore(
     } else if compacted && requested & SSE_STATE != 0 {
         cpu.vector.mxcsr = MXCSR_INITIAL;
     }
+    // The masks decide what may be translated.
+    cpu.update_mode();
     if requested & X87_STATE != 0 {
         let initial = loaded & X87_STATE == 0;
         cpu.x87 = if initial {

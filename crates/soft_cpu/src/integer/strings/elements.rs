@@ -128,8 +128,9 @@ impl Element for Cmps {
         exec: &mut Exec<'_>,
         instruction: &Instruction,
     ) -> Result<bool, Exception> {
-        let a = load_source::<S, A>(exec, instruction)?;
+        // Where both fault, the target's fault is the one that is seen (Zen).
         let b = load_target::<S, A>(exec)?;
+        let a = load_source::<S, A>(exec, instruction)?;
         exec.advance::<S, A>(Cpu::RSI);
         exec.advance::<S, A>(Cpu::RDI);
         Ok(compare::<S>(exec, instruction, a, b))

@@ -2,6 +2,8 @@
 
 mod elements;
 mod stretches;
+#[cfg(test)]
+mod tests;
 
 use iced_x86::{Code, Instruction, OpKind};
 

@@ -7,7 +7,7 @@ use crate::memory::PAGE_OFFSET;
 use crate::translate::assembler::{Alu, Condition, Forward, RSP};
 use crate::translate::layout;
 use crate::translate::registers::{STACK, T0, T1};
-use crate::translate::state::{JUMP_ENTRIES, NO_LINK};
+use crate::translate::state::{JUMP_SHIFT, NO_LINK, jump_entries, jump_slot};
 
 impl Lowering<'_> {
     /// Jumps, calls and returns.
@@ -114,7 +114,7 @@ impl Lowering<'_> {
     pub(super) fn exit_to(&mut self, target: u64) {
         if target & !PAGE_OFFSET != self.page {
             self.asm.mov_imm(T0, target);
-            let entry = (target as usize % JUMP_ENTRIES * 16) as i32;
+            let entry = (jump_slot(self.context.mode.set, target) * 16) as i32;
             let jumps = layout::jumps(self.context.mode.set) + entry;
             self.asm.alu_memory(Alu::Cmp, T0, RSP, None, jumps);
             let miss = self.asm.jcc_forward(Condition::NotEqual);
@@ -126,7 +126,7 @@ impl Lowering<'_> {
         let link = self.context.first_link + self.links.len() as u32;
         self.asm.raw(&[0xe9, 0, 0, 0, 0]);
         self.links.push(LinkSite {
-            link,
+            target,
             site: self.asm.here() - 4,
         });
         self.asm.mov_imm(T0, target);
@@ -137,7 +137,14 @@ impl Lowering<'_> {
     pub(super) fn exit_indirect(&mut self) {
         let jumps = layout::jumps(self.context.mode.set);
         self.asm.mov32(T1, T0);
-        self.asm.alu_imm(false, Alu::And, T1, JUMP_ENTRIES as i32 - 1);
+        self.asm.shr32(T1, JUMP_SHIFT);
+        self.asm.alu(false, Alu::Xor, T1, T0);
+        self.asm.alu_imm(
+            false,
+            Alu::And,
+            T1,
+            jump_entries(self.context.mode.set) as i32 - 1,
+        );
         self.asm.shl32(T1, 4);
         self.asm.alu_memory(Alu::Cmp, T0, RSP, Some(T1), jumps);
         let miss = self.asm.jcc_forward(Condition::NotEqual);

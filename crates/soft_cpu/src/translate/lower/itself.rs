@@ -116,8 +116,10 @@ impl Lowering<'_> {
                 _ => {}
             }
         }
-        self.encoder.encode(&moved, 0).ok()?;
-        Some(self.encoder.take_buffer())
+        let encoded = self.encoder.encode(&moved, 0);
+        // What a failure has left there is taken out as well.
+        let bytes = self.encoder.take_buffer();
+        encoded.ok().map(|_| bytes)
     }
 }
 

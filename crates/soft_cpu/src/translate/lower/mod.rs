@@ -26,8 +26,8 @@ use crate::memory::PAGE_OFFSET;
 
 /// A jump to another block of the same page, which can be made to go there directly.
 pub(super) struct LinkSite {
-    /// Number of the exit, as [`super::state::TranslatorState::link`] will have it.
-    pub(super) link: u32,
+    /// The guest's address that it goes to.
+    pub(super) target: u64,
     /// Address of the jump's 32-bit displacement.
     pub(super) site: u64,
 }

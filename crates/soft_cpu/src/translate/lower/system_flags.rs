@@ -1,8 +1,9 @@
-//! What a kernel does to RFLAGS at every turn: `PUSHF`, `POPF`, `CLI`, `STI` at privilege level 0.
+//! What a kernel does at every turn: `PUSHF`, `POPF`, `CLI`, `STI`, `SWAPGS` at privilege level 0.
 
 use iced_x86::{Code, Instruction};
 
 use super::Lowering;
+use crate::cpu::SegReg;
 use crate::cpu::flags::{IF, RF, STATUS, VM};
 use crate::translate::assembler::{Alu, Condition, RSP};
 use crate::translate::layout;
@@ -32,6 +33,13 @@ impl Lowering<'_> {
                 self.asm.alu_imm(true, Alu::Or, T0, IF as i32);
                 self.asm.store(RSP, layout::RFLAGS, T0);
                 self.slow_path(vec![waiting], index);
+            }
+            Code::Swapgs if self.context.mode.cpl == 0 => {
+                let base = layout::segment_base(SegReg::Gs);
+                self.asm.load(T0, RSP, base);
+                self.asm.load(T1, RSP, layout::KERNEL_GS_BASE);
+                self.asm.store(RSP, base, T1);
+                self.asm.store(RSP, layout::KERNEL_GS_BASE, T0);
             }
             _ => return false,
         }

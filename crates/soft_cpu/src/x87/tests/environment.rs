@@ -23,7 +23,7 @@ fn full() -> Bench {
     (x87.instruction_pointer, x87.data_pointer) = (0x7fff_1234_5678, 0x7fff_8765_4321);
     (x87.code_selector, x87.data_selector) = (0x33, 0x2b);
     for (number, register) in x87.registers.iter_mut().enumerate() {
-        *register = u128::from_le_bytes([0x11 * (number as u8 + 1); 16]) & (1 << 80) - 1;
+        *register = u128::from_le_bytes([0x11 * (number as u8 + 1); 16]) & ((1 << 80) - 1);
     }
     bench
 }

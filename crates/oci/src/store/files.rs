@@ -112,7 +112,10 @@ impl Files {
         if !mark.exists() || !self.is_present(place) {
             return Ok(());
         }
-        force(place)?;
+        if let Err(error) = force(place) {
+            // Another process settled it meanwhile, and took the mark away when all was on the disk.
+            return if mark.exists() { Err(error) } else { Ok(()) };
+        }
         match fs::remove_file(&mark) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", &mark)(error)),
             _ => Ok(()),

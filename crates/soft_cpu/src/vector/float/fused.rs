@@ -47,7 +47,7 @@ pub(crate) fn multiply_add<F: Format>(
             u128::from(c.significand) << 64,
         );
     }
-    // The product has at least 18 zeros at its end: a shift by one loses nothing.
+    // The product has at least 22 zeros at its end: a shift by one loses nothing.
     let product = u128::from(a.significand) * u128::from(b.significand);
     let shift = product.leading_zeros();
     let term = Term {

@@ -60,15 +60,28 @@ fn arranged(state: u128, from: impl Fn(usize, usize) -> usize, table: &[u8; 256]
     }))
 }
 
-/// Every column times a polynomial whose coefficients are `factors`.
-fn mixed(state: u128, factors: [u8; 4]) -> u128 {
-    let bytes = state.to_le_bytes();
-    u128::from_le_bytes(std::array::from_fn(|index| {
-        let (row, column) = (index % 4, index / 4);
-        (0..4).fold(0, |sum, other| {
-            sum ^ multiply(bytes[column * 4 + (row + other) % 4], factors[other])
-        })
-    }))
+/// The same byte sixteen times.
+const fn everywhere(byte: u8) -> u128 {
+    u128::from_le_bytes([byte; 16])
+}
+
+/// Every byte times x.
+fn doubled(state: u128) -> u128 {
+    let carries = state >> 7 & everywhere(1);
+    ((state & everywhere(0x7f)) << 1) ^ (carries * 0x1b)
+}
+
+/// Every column turned by `rows` (1 to 3) rows: row 0 gets what was in that row.
+fn turned(state: u128, rows: u32) -> u128 {
+    let low = u128::from(u32::MAX >> (rows * 8));
+    let kept = low | low << 32 | low << 64 | low << 96;
+    state >> (rows * 8) & kept | state << (32 - rows * 8) & !kept
+}
+
+/// Every column times 3x^3 + x^2 + x + 2 (FIPS 197, 5.1.3).
+fn mixed(state: u128) -> u128 {
+    let twice = doubled(state);
+    twice ^ turned(twice ^ state, 1) ^ turned(state, 2) ^ turned(state, 3)
 }
 
 /// `AESENCLAST`.
@@ -78,7 +91,7 @@ pub(crate) fn encrypt_last(state: u128, key: u128) -> u128 {
 
 /// `AESENC`.
 pub(crate) fn encrypt(state: u128, key: u128) -> u128 {
-    mixed(encrypt_last(state, 0), [2, 3, 1, 1]) ^ key
+    mixed(encrypt_last(state, 0)) ^ key
 }
 
 /// `AESDECLAST`.
@@ -91,9 +104,9 @@ pub(crate) fn decrypt(state: u128, key: u128) -> u128 {
     unmix(decrypt_last(state, 0)) ^ key
 }
 
-/// `AESIMC`.
+/// `AESIMC`: the inverse polynomial is the other one times 4x^2 + 5.
 pub(crate) fn unmix(state: u128) -> u128 {
-    mixed(state, [14, 11, 13, 9])
+    mixed(state ^ doubled(doubled(state ^ turned(state, 2))))
 }
 
 /// `AESKEYGENASSIST`.
@@ -110,9 +123,15 @@ pub(crate) fn assist_key(state: u128, round: u8) -> u128 {
         .fold(0, |result, word| result << 32 | u128::from(word))
 }
 
-/// `PCLMULQDQ`: the product of two polynomials over GF(2).
+/// `PCLMULQDQ`: the product of two polynomials over GF(2), four terms at a time.
 pub(crate) fn multiply_carryless(a: u64, b: u64) -> u128 {
-    (0..64).fold(0, |product, bit| {
-        product ^ ((u128::from(a) << bit) * u128::from(b >> bit & 1))
+    let a = u128::from(a);
+    let mut multiples = [0; 16];
+    for index in 1..16 {
+        let half: u128 = multiples[index / 2];
+        multiples[index] = (half << 1) ^ (a * (index as u128 & 1));
+    }
+    (0..16).rev().fold(0, |product, digit| {
+        (product << 4) ^ multiples[(b >> (digit * 4) & 15) as usize]
     })
 }

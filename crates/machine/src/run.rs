@@ -78,6 +78,9 @@ impl PowerControl for EndSignal {
     }
 }
 
+/// Just too short for a large page, which the host could else give to the first byte touched.
+const STACK_LEN: usize = 0x1f_0000;
+
 /// The threads that execute guest code.
 pub(crate) struct VcpuThreads {
     threads: Vec<(JoinHandle<()>, Arc<dyn Kick>)>,
@@ -100,6 +103,7 @@ impl VcpuThreads {
             let (io, end, stopping) = (io.clone(), end.clone(), all.stopping.clone());
             let thread = std::thread::Builder::new()
                 .name(format!("vcpu{index}"))
+                .stack_size(STACK_LEN)
                 .spawn(move || run_vcpu(vcpu, &*io, &end, &stopping))
                 .map_err(Error::Thread);
             match thread {

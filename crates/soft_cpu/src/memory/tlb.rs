@@ -103,7 +103,7 @@ impl Tlb {
             code: [EMPTY_CODE; CODE_ENTRIES],
             filled: Vec::new(),
             unusual_supervisor_code: false,
-            generations: Generations::default(),
+            generations: Generations { all: 1, user: 1 },
         }
     }
 
@@ -185,10 +185,6 @@ impl Tlb {
 
     /// Forgets one page.
     pub(crate) fn flush_page(&mut self, linear: u64) {
-        self.generations.user += 1;
-        if in_upper_half(linear) || self.unusual_supervisor_code {
-            self.generations.all += 1;
-        }
         let slot = slot(linear);
         for set in &mut self.data {
             (set[slot].read_tag, set[slot].write_tag) = (no_tag(slot), no_tag(slot));

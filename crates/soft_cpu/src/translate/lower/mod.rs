@@ -18,23 +18,27 @@ use super::flags::{self, Flags};
 use super::layout;
 use super::registers::{STACK, T0, T1, host};
 use super::runtime::Runtime;
-use super::state::NO_LINK;
+use super::state::{NO_LINK, NO_PAGE};
 use crate::blocks::Op;
 use crate::cpu::Mode;
 use crate::exec::GprOperand;
 use crate::memory::PAGE_OFFSET;
 
-/// A jump to another block of the same page, which can be made to go there directly.
+/// A jump to another block, which can be made to go there directly.
 pub(super) struct LinkSite {
     /// The guest's address that it goes to.
     pub(super) target: u64,
     /// Address of the jump's 32-bit displacement.
     pub(super) site: u64,
+    /// It leaves the page.
+    pub(super) crosses: bool,
 }
 
 /// The host code of one block.
 pub(super) struct Lowered {
     pub(super) bytes: Vec<u8>,
+    /// Where it is entered by those who know that its pages are where they were: from inside its page.
+    pub(super) known: u64,
     pub(super) links: Vec<LinkSite>,
 }
 
@@ -44,6 +48,8 @@ pub(super) struct Context<'a> {
     pub(super) mode: Mode,
     /// The block's slot, by which the slow path finds its instructions.
     pub(super) place: u32,
+    /// Numbers of the code pages it lies in.
+    pub(super) pages: [Option<u32>; 2],
     /// Number of the first exit.
     pub(super) first_link: u32,
     /// Where the code will be executed.
@@ -92,6 +98,12 @@ pub(super) fn lower(ops: &[Op], context: &Context<'_>) -> Lowered {
         links: Vec::new(),
         page: start & !PAGE_OFFSET,
     };
+    let moved = lowering.verify_pages();
+    // Only the dispatcher knows about a second page.
+    let known = match context.pages[1] {
+        None => lowering.asm.here(),
+        Some(_) => context.base,
+    };
     let called = lowering.poll();
     let mut next = Some(start);
     for (index, op) in (0..).zip(ops) {
@@ -106,7 +118,7 @@ pub(super) fn lower(ops: &[Op], context: &Context<'_>) -> Lowered {
         lowering.settle_flags(&[next]);
         lowering.exit_to(next);
     }
-    lowering.finish(called, start)
+    lowering.finish(called, moved, known, start)
 }
 
 impl Lowering<'_> {
@@ -117,7 +129,20 @@ impl Lowering<'_> {
         self.asm.jcc_forward(Condition::NotEqual)
     }
 
-    fn finish(mut self, called: Forward, start: u64) -> Lowered {
+    /// Leaves where a page of this block may have become another one.
+    fn verify_pages(&mut self) -> Vec<Forward> {
+        let mut moved = Vec::new();
+        self.asm
+            .load(T1, RSP, layout::generation(self.context.mode.set));
+        for page in self.context.pages.into_iter().flatten() {
+            self.asm
+                .alu_memory(Alu::Cmp, T1, RSP, None, layout::verified(page));
+            moved.push(self.asm.jcc_forward(Condition::NotEqual));
+        }
+        moved
+    }
+
+    fn finish(mut self, called: Forward, moved: Vec<Forward>, known: u64, start: u64) -> Lowered {
         for path in std::mem::take(&mut self.slow) {
             for jump in path.from {
                 self.asm.land(jump);
@@ -134,10 +159,16 @@ impl Lowering<'_> {
                 None => self.asm.raw(&[0x0f, 0x0b]),
             }
         }
+        for jump in moved {
+            self.asm.land(jump);
+        }
+        self.asm
+            .store_imm32(RSP, layout::PAGE, self.context.pages[0].unwrap_or(NO_PAGE));
         self.asm.land(called);
         self.asm.mov_imm(T0, start);
         self.leave(NO_LINK);
         Lowered {
+            known,
             bytes: self.asm.bytes().to_vec(),
             links: self.links,
         }

@@ -29,7 +29,7 @@ mod tests;
 pub(crate) use state::TranslatorState;
 
 use arena::CodeArena;
-use lower::Context;
+use lower::{Context, Entries, Way};
 use pages::{CodePage, CodePages, UNVERIFIED};
 use state::{JumpEntry, NO_LINK, NO_PAGE, jump_slot};
 
@@ -72,8 +72,7 @@ struct Link {
     /// The guest's address that it is for, and the mode of the code it comes from.
     target: u64,
     mode: Mode,
-    /// It leaves the page.
-    crosses: bool,
+    way: Way,
     /// The block it goes to now.
     to: Option<usize>,
 }
@@ -111,25 +110,16 @@ impl Default for Translator {
 #[derive(Default)]
 pub(crate) struct Translation {
     heat: u32,
-    entry: Option<Entry>,
+    entries: Option<Entries>,
     pages: [Option<u32>; 2],
     incoming: Vec<u32>,
-}
-
-/// The two ways into a block's code.
-#[derive(Clone, Copy)]
-struct Entry {
-    /// For everybody: it looks whether the block's pages are where they were.
-    checked: u64,
-    /// For those who know, from inside its page.
-    known: u64,
 }
 
 impl Cpu {
     /// A block was dropped: nothing leads to its code any more.
     pub(crate) fn unlink(&mut self, slot: usize, block: &Block) {
         let translator = &mut self.translations;
-        let (Some(arena), Some(entry)) = (translator.arena.as_mut(), block.translation.entry) else {
+        let (Some(arena), Some(entries)) = (translator.arena.as_mut(), block.translation.entries) else {
             return;
         };
         for &link in &block.translation.incoming {
@@ -143,7 +133,7 @@ impl Cpu {
             }
         }
         self.translator
-            .forget_jump(block.ops[0].instruction.ip(), entry.checked);
+            .forget_jump(block.ops[0].instruction.ip(), entries.checked);
     }
 
     /// Forgets the translation of one page of linear addresses.
@@ -181,12 +171,12 @@ impl Exec<'_> {
             return self.enter(entry);
         }
         let slot = self.find_block()?;
-        let Some(entry) = self.entry_of(slot) else {
+        let Some(entries) = self.entries_of(slot) else {
             return self.run_found_block(slot);
         };
         self.note_pages(slot);
-        self.connect(link, slot, entry);
-        self.enter(entry.known)
+        self.connect(link, slot, entries);
+        self.enter(entries.polled)
     }
 
     /// The pages of this block were just looked up, and are where they were.
@@ -223,11 +213,11 @@ impl Exec<'_> {
     }
 
     /// The code of a block, made now if it is due.
-    fn entry_of(&mut self, slot: usize) -> Option<Entry> {
+    fn entries_of(&mut self, slot: usize) -> Option<Entries> {
         let hot = self.cpu.translations.hot;
         let block = self.cpu.blocks.block_mut(slot)?;
-        if block.translation.entry.is_some() {
-            return block.translation.entry;
+        if block.translation.entries.is_some() {
+            return block.translation.entries;
         }
         block.translation.heat = block.translation.heat.saturating_add(1);
         if block.translation.heat < hot || !self.may_translate() {
@@ -241,7 +231,7 @@ impl Exec<'_> {
         mode.bits == 64 && !mode.alignment_checks && !self.cpu.translations.refused
     }
 
-    fn translate_block(&mut self, slot: usize) -> Option<Entry> {
+    fn translate_block(&mut self, slot: usize) -> Option<Entries> {
         if self.cpu.translations.arena.is_none() {
             match CodeArena::new(slow_path as *const () as u64, self.cpu.translations.limit) {
                 Ok(arena) => self.cpu.translations.arena = Some(arena),
@@ -272,7 +262,7 @@ impl Exec<'_> {
             lower::lower(&block.ops, &context)
         };
         let placed = self.cpu.translations.arena.as_mut()?.place(&lowered.bytes);
-        let Some(checked) = placed else {
+        if placed.is_none() {
             self.cpu.blocks.put_back(slot, block);
             // Full: what is still wanted is translated again.
             self.cpu.forget_translations();
@@ -286,16 +276,13 @@ impl Exec<'_> {
                 site: site.site,
                 target: site.target,
                 mode,
-                crosses: site.crosses,
+                way: site.way,
                 to: None,
             }));
-        let entry = Entry {
-            checked,
-            known: lowered.known,
-        };
-        (block.translation.entry, block.translation.pages) = (Some(entry), pages);
+        let entries = Some(lowered.entries);
+        (block.translation.entries, block.translation.pages) = (entries, pages);
         self.cpu.blocks.put_back(slot, block);
-        Some(entry)
+        entries
     }
 
     /// The numbers of the code pages of a block; `None` where there are too many of them.
@@ -344,13 +331,13 @@ impl Exec<'_> {
     }
 
     /// Has the exit that was just taken go straight to `entry` next time, and remembers where RIP's code is.
-    fn connect(&mut self, link: u32, slot: usize, entry: Entry) {
+    fn connect(&mut self, link: u32, slot: usize, entries: Entries) {
         let translator = &mut self.cpu.translations;
         let rip = self.cpu.rip;
         let set = self.cpu.mode.set;
         self.cpu.translator.jumps(set)[jump_slot(set, rip)] = JumpEntry {
             rip,
-            code: entry.checked,
+            code: entries.checked,
         };
         let Some(arena) = &mut translator.arena else {
             return;
@@ -360,7 +347,7 @@ impl Exec<'_> {
         let fits = |link: &&mut Link| link.to.is_none() && link.target == rip && link.mode == mode;
         if let Some(found) = translator.links.get_mut(link as usize).filter(fits) {
             found.to = Some(slot);
-            arena.patch(found.site, if found.crosses { entry.checked } else { entry.known });
+            arena.patch(found.site, entries.by(found.way));
             if let Some(block) = self.cpu.blocks.block_mut(slot) {
                 block.translation.incoming.push(link);
             }
@@ -383,6 +370,9 @@ impl Exec<'_> {
         enter(cpu, entry);
         let status = flags::to_rflags(self.cpu.translator.status);
         self.cpu.set_status(status);
+        if let Some(link) = self.cpu.translations.links.get(self.cpu.translator.link as usize) {
+            self.cpu.rip = link.target;
+        }
         match self.cpu.translator.exception.take() {
             Some(exception) => Err(exception),
             None => Ok(()),

@@ -55,7 +55,7 @@ pub(super) struct TlbOffsets {
     pub(super) host: i32,
 }
 
-const _: () = assert!(size_of::<TlbEntry>() == 32 && TLB_ENTRIES == 256);
+const _: () = assert!(size_of::<TlbEntry>() == 32 && TLB_ENTRIES.is_power_of_two());
 const _: () = assert!(size_of::<JumpEntry>() == 16);
 
 pub(super) fn tlb(set: TlbSet) -> TlbOffsets {

@@ -194,14 +194,18 @@ fn uses_vectors_unseen(mnemonic: Mnemonic) -> bool {
     )
 }
 
-fn vector_allowed(instruction: &Instruction, mode: Mode) -> bool {
-    let vex = instruction.encoding() == EncodingKind::VEX;
+/// Whether the host needs the guest's vector registers or MXCSR for it.
+pub(super) fn uses_vectors(instruction: &Instruction) -> bool {
     let touches = |register: Register| register.is_xmm() || register.is_ymm();
-    let vector = uses_vectors_unseen(instruction.mnemonic())
+    uses_vectors_unseen(instruction.mnemonic())
         || (0..instruction.op_count()).any(|index| {
             instruction.op_kind(index) == OpKind::Register && touches(instruction.op_register(index))
-        });
-    match (vector, vex) {
+        })
+}
+
+fn vector_allowed(instruction: &Instruction, mode: Mode) -> bool {
+    let vex = instruction.encoding() == EncodingKind::VEX;
+    match (uses_vectors(instruction), vex) {
         (false, _) => true,
         (true, false) => mode.vector != VectorMode::Handlers,
         (true, true) => mode.vector == VectorMode::Avx && host_has_avx(),

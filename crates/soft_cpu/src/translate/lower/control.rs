@@ -26,6 +26,7 @@ impl Lowering<'_> {
                     from,
                     op: index,
                     resume: None,
+                    vectors: false,
                 });
                 self.exit_to(target);
             }
@@ -44,6 +45,7 @@ impl Lowering<'_> {
                     from,
                     op: index,
                     resume: None,
+                    vectors: false,
                 });
                 self.exit_indirect();
             }
@@ -93,6 +95,7 @@ impl Lowering<'_> {
             from,
             op: index,
             resume: None,
+            vectors: false,
         });
         self.exit_indirect();
         true

@@ -43,6 +43,9 @@ impl Lowering<'_> {
         let Some(code) = self.encode(instruction, &spilled, has_memory, whole) else {
             return false;
         };
+        if eligible::uses_vectors(instruction) {
+            self.want_vectors();
+        }
         if has_memory {
             let size = instruction.memory_size().size();
             let write = memory.is_some_and(writes);

@@ -39,6 +39,14 @@ impl Tester {
     /// # Errors
     /// A host that cannot be the oracle: it takes Linux on a processor of x86-64-v3.
     pub fn new(tiers: &[Tiers]) -> Result<Self> {
+        Self::only(tiers, "")
+    }
+
+    /// Like [`Tester::new`], with those instructions whose name contains `name`: for a closer look.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn only(tiers: &[Tiers], name: &str) -> Result<Self> {
         let harness = Harness::new()?;
         let guests = tiers
             .iter()
@@ -46,7 +54,7 @@ impl Tester {
         Ok(Self {
             guests: guests.collect::<Result<_>>()?,
             native: Native::start(&harness)?,
-            generator: Generator::new(),
+            generator: Generator::new(name),
             harness,
         })
     }
@@ -82,7 +90,10 @@ impl Tester {
     /// Guests and cases that differ from the host.
     fn disagreements(&mut self, cases: &[Case]) -> Result<Vec<(usize, usize)>> {
         let batch = Batch::new(cases, self.harness.done);
-        let native = self.native.run(&batch)?;
+        let native = match self.native.run(&batch) {
+            Ok(native) => native,
+            Err(error) => return Err(error.context(self.fatal(cases)?)),
+        };
         let mut found = Vec::new();
         for (number, (_, guest)) in self.guests.iter_mut().enumerate() {
             let soft = guest.run(&batch)?;
@@ -94,6 +105,19 @@ impl Tester {
             }
         }
         Ok(found)
+    }
+
+    /// The case that ends the child, told; in a new child.
+    fn fatal(&mut self, cases: &[Case]) -> Result<String> {
+        self.native = Native::start(&self.harness)?;
+        for case in cases {
+            let batch = Batch::new(std::slice::from_ref(case), self.harness.done);
+            if self.native.run(&batch).is_err() {
+                self.native = Native::start(&self.harness)?;
+                return Ok(report::describe(case, &[]));
+            }
+        }
+        Ok("no case by itself".into())
     }
 
     fn differences(&mut self, case: &Case, guest: usize) -> Result<Vec<String>> {

@@ -36,7 +36,7 @@ mod place {
 }
 const KERNEL: u64 = 0x2000_0000;
 /// User memory has the same address in both spaces.
-const USER_END: u64 = 0x1120_0000;
+const USER_END: u64 = 0x3b60_0000;
 
 /// Selectors as Linux has them: a case can read CS and SS.
 pub(crate) const USER_CS: u16 = 0x33;

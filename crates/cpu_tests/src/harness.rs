@@ -10,7 +10,7 @@ use iced_x86::{BlockEncoderOptions, IcedError};
 
 use crate::block::{BLOCK_LEN, NO_EXCEPTION, REGISTERS, WINDOWS, XSAVE_LEN, index};
 use crate::layout::{
-    AT_END, BATCH_LEN, BLOCKS, CODE, COUNT, CURRENT, LAST_WINDOW, LAST_WINDOW_LEN, RUNTIME, SCRATCH,
+    AT_END, BATCH_LEN, BLOCKS, CODE, COUNT, CURRENT, DATA, DATA_END, LAST_WINDOW, LAST_WINDOW_LEN, RUNTIME, SCRATCH,
     SIGACTION, SIGSTACK, STACK_TOP, TARGET, WINDOW, WINDOW_LEN,
 };
 
@@ -136,6 +136,11 @@ fn assemble() -> Result<Harness, IcedError> {
 fn load(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.mov(rax, qword_ptr(r15 + slot(index::RIP)))?;
     a.mov(qword_ptr(TARGET), rax)?;
+    // What earlier cases left behind is of no influence.
+    a.mov(rdi, DATA)?;
+    a.mov(ecx, ((DATA_END - DATA) / 8) as u32)?;
+    a.xor(eax, eax)?;
+    a.rep().stosq()?;
     a.lea(rsi, qword_ptr(r15 + WINDOWS as i32))?;
     for (window, len) in [(WINDOW, WINDOW_LEN), (LAST_WINDOW, LAST_WINDOW_LEN)] {
         a.mov(rdi, window)?;

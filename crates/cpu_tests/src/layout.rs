@@ -1,12 +1,14 @@
 //! Where everything lies, in the child process and in the guest alike.
+//!
+//! A shifted or rotated address of data is none of the harness: cases do such things to their stack pointer.
 
 /// The harness's code, one page.
-pub(crate) const RUNTIME: u64 = 0x1000_0000;
+pub(crate) const RUNTIME: u64 = 0x3a40_0000;
 /// What the harness remembers, one page; its stack grows down from the end.
-pub(crate) const VARIABLES: u64 = 0x1000_1000;
-pub(crate) const STACK_TOP: u64 = 0x1000_2000;
+pub(crate) const VARIABLES: u64 = 0x3a40_1000;
+pub(crate) const STACK_TOP: u64 = 0x3a40_2000;
 /// The stack of the child's signal handler: a frame with AVX-512 state takes some 4 KiB.
-pub(crate) const SIGNAL_STACK: u64 = 0x1001_0000;
+pub(crate) const SIGNAL_STACK: u64 = 0x3a41_0000;
 pub(crate) const SIGNAL_STACK_LEN: u64 = 0x1_0000;
 pub(crate) const RUNTIME_END: u64 = SIGNAL_STACK + SIGNAL_STACK_LEN;
 
@@ -28,12 +30,12 @@ pub(crate) const SIGSTACK: u64 = VARIABLES + 128;
 pub(crate) const MAX_CASES: usize = 2048;
 /// Each case's instructions and the jump behind them fit into this.
 pub(crate) const CODE_LEN: usize = 128;
-pub(crate) const CODE: u64 = 0x1010_0000;
+pub(crate) const CODE: u64 = 0x3a50_0000;
 pub(crate) const BLOCKS: u64 = CODE + (MAX_CASES * CODE_LEN) as u64;
-pub(crate) const BATCH_END: u64 = 0x1050_0000;
+pub(crate) const BATCH_END: u64 = 0x3a90_0000;
 
 /// Two pages that cases read and write; nothing is mapped before them nor behind them.
-pub(crate) const DATA: u64 = 0x1100_0000;
+pub(crate) const DATA: u64 = 0x3b40_0000;
 pub(crate) const DATA_END: u64 = DATA + 0x2000;
 /// The part of them that belongs to a block lies around the border of the pages, and at their end.
 pub(crate) const WINDOW: u64 = DATA + 0xf80;

@@ -19,9 +19,10 @@ pub(crate) const TARGET: u64 = VARIABLES + 8;
 pub(crate) const SCRATCH: u64 = VARIABLES + 16;
 /// Where the harness goes after the last case.
 pub(crate) const AT_END: u64 = VARIABLES + 24;
-/// Cases that are left; the length of the batch follows.
+/// Cases that are left; the length of their blocks follows.
 pub(crate) const COUNT: u64 = VARIABLES + 32;
-pub(crate) const BATCH_LEN: u64 = VARIABLES + 40;
+/// Their length.
+pub(crate) const BLOCKS_LEN: u64 = VARIABLES + 40;
 /// `struct sigaction` and `stack_t` of the child.
 pub(crate) const SIGACTION: u64 = VARIABLES + 64;
 pub(crate) const SIGSTACK: u64 = VARIABLES + 128;
@@ -30,9 +31,12 @@ pub(crate) const SIGSTACK: u64 = VARIABLES + 128;
 pub(crate) const MAX_CASES: usize = 2048;
 /// Each case's instructions and the jump behind them fit into this.
 pub(crate) const CODE_LEN: usize = 128;
-pub(crate) const CODE: u64 = 0x3a50_0000;
-pub(crate) const BLOCKS: u64 = CODE + (MAX_CASES * CODE_LEN) as u64;
-pub(crate) const BATCH_END: u64 = 0x3a90_0000;
+/// Every thirty-second case lies over the border of two pages.
+pub(crate) const CODE: u64 = 0x3a50_0fc0;
+pub(crate) const CODES_LEN: usize = MAX_CASES * CODE_LEN;
+/// The blocks of all cases, where no address of 32 bits reaches.
+pub(crate) const BLOCKS: u64 = 0x2a5c_7640_0000;
+pub(crate) const BLOCKS_END: u64 = BLOCKS + 0x40_0000;
 
 /// Two pages that cases read and write; nothing is mapped before them nor behind them.
 pub(crate) const DATA: u64 = 0x3b40_0000;

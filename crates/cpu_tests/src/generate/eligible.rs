@@ -153,9 +153,7 @@ fn depends_on_the_vendor(instruction: &Instruction) -> bool {
     use Code as C;
     matches!(
         instruction.code(),
-        C::Reservednop_rm16_r16_0F0D
-            | C::Reservednop_rm32_r32_0F0D
-            | C::Reservednop_rm64_r64_0F0D
+        C::Reservednop_rm16_r16_0F0D | C::Reservednop_rm32_r32_0F0D | C::Reservednop_rm64_r64_0F0D
     )
 }
 

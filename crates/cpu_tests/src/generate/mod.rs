@@ -85,7 +85,10 @@ impl Generator {
 
     fn plain(&self, at: u64, random: &mut Random) -> Option<Vec<u8>> {
         let share = random.below(100);
-        let found = self.families.iter().find(|(family, _)| share < family.share_ends());
+        let found = self
+            .families
+            .iter()
+            .find(|(family, _)| share < family.share_ends());
         let (_, codes) = found.or(self.families.last())?;
         let instruction = operands::fill(random.pick(codes), random)?;
         let mut bytes = encode(&instruction, at)?;

@@ -35,8 +35,9 @@ pub(crate) struct Block {
 }
 
 impl Block {
-    pub(crate) fn lies_in_one_page(&self) -> bool {
-        self.pages[1].is_none()
+    /// Guest-physical addresses of the pages it lies in, in their order.
+    pub(crate) fn pages(&self) -> impl Iterator<Item = u64> {
+        self.pages.into_iter().flatten()
     }
 
     /// The guest-physical address of `linear`, where that is in the page of the block's start.

@@ -24,6 +24,9 @@ impl Exec<'_> {
     fn translate_slowly(&mut self, set: TlbSet, linear: u64, access: Access) -> Result<u64, Exception> {
         let found = self.walk(set, linear, access)?;
         let page = found.gpa & !PAGE_OFFSET;
+        if found.shift > 12 {
+            self.cpu.tlb.note_large_page(linear, found.shift);
+        }
         if access == Access::Fetch {
             self.cpu.tlb.fill_code(set, linear, page, found.global);
             return Ok(found.gpa);

@@ -42,6 +42,8 @@ pub(super) struct Translation {
     /// Stores may go there as well, and the page is marked dirty.
     pub(super) writable: bool,
     pub(super) global: bool,
+    /// The logarithm of its size.
+    pub(super) shift: u8,
 }
 
 /// One kind of tables: levels from the root down as (lowest bit of the index, bits of the index), and the size
@@ -84,6 +86,7 @@ impl Exec<'_> {
                 gpa: linear & 0xffff_ffff,
                 writable: true,
                 global: false,
+                shift: 12,
             });
         }
         let format = match (self.cpu.long_mode(), self.cpu.cr4 & control::CR4_PAE != 0) {
@@ -151,6 +154,7 @@ impl Exec<'_> {
                 gpa: base | linear & offset,
                 writable: (dirty || entry & DIRTY != 0) && allowed(self, set, Access::Write, &rights),
                 global: entry & GLOBAL != 0 && self.cpu.cr4 & control::CR4_PGE != 0,
+                shift: shift as u8,
             });
         }
         fault(0)

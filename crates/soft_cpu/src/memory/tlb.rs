@@ -1,12 +1,14 @@
 //! Remembered translations, in the form that translated code looks them up.
 
+use std::collections::BTreeSet;
+
 use super::{PAGE_OFFSET, PAGE_SIZE};
 use crate::cpu::TlbSet;
 
 /// Entries of one set; a power of two.
-pub(crate) const ENTRIES: usize = 256;
+pub(crate) const ENTRIES: usize = 2048;
 /// Entries for code.
-const CODE_ENTRIES: usize = 64;
+const CODE_ENTRIES: usize = 256;
 
 /// One page.
 ///
@@ -33,6 +35,11 @@ struct CodeEntry {
     set: TlbSet,
 }
 
+/// Sizes of pages larger than an entry's, as logarithms.
+const LARGE_SHIFTS: [u8; 3] = [21, 22, 30];
+/// The most large pages that are told apart; for more, everything is forgotten.
+const MOST_LARGE: usize = 4096;
+
 const EMPTY_CODE: CodeEntry = CodeEntry {
     tag: u64::MAX,
     gpa: 0,
@@ -47,6 +54,9 @@ pub(crate) struct Tlb {
     code: [CodeEntry; CODE_ENTRIES],
     /// Slots that were filled with translations that are not global, since those were last forgotten.
     filled: Vec<(u8, u16)>,
+    /// Pages larger than an entry's that entries were made from, since all were forgotten: their first address, and
+    /// the logarithm of their size.
+    large: BTreeSet<(u64, u8)>,
     /// Supervisor code was seen on a page that is not global or that lies in the lower half, as no usual kernel has it:
     /// then what concerns user pages may concern that code as well.
     unusual_supervisor_code: bool,
@@ -102,8 +112,9 @@ impl Tlb {
             data: [EMPTY; 3],
             code: [EMPTY_CODE; CODE_ENTRIES],
             filled: Vec::new(),
+            large: BTreeSet::new(),
             unusual_supervisor_code: false,
-            generations: Generations::default(),
+            generations: Generations { all: 1, user: 1 },
         }
     }
 
@@ -171,6 +182,7 @@ impl Tlb {
             // Code is looked up anew, and shows again whether it is unusual.
             self.unusual_supervisor_code = false;
             self.filled.clear();
+            self.large.clear();
             self.data = [EMPTY; 3];
             return;
         }
@@ -185,15 +197,48 @@ impl Tlb {
 
     /// Forgets one page.
     pub(crate) fn flush_page(&mut self, linear: u64) {
-        self.generations.user += 1;
-        if in_upper_half(linear) || self.unusual_supervisor_code {
-            self.generations.all += 1;
-        }
         let slot = slot(linear);
         for set in &mut self.data {
             (set[slot].read_tag, set[slot].write_tag) = (no_tag(slot), no_tag(slot));
         }
         self.code[code_slot(linear)] = EMPTY_CODE;
+        if !self.large.is_empty() {
+            self.flush_large_pages(linear);
+        }
+    }
+
+    /// Remembers that entries inside the page of 2^`shift` bytes at `linear` are parts of that.
+    pub(crate) fn note_large_page(&mut self, linear: u64, shift: u8) {
+        if self.large.len() == MOST_LARGE {
+            self.flush(false);
+        }
+        self.large.insert((linear >> shift << shift, shift));
+    }
+
+    /// Forgets all of the large pages that `linear` was seen in: however many entries one has, it is one translation
+    /// (Intel SDM vol. 3, 4.10.2.3 and 4.10.4.1).
+    fn flush_large_pages(&mut self, linear: u64) {
+        for shift in LARGE_SHIFTS {
+            let first = linear >> shift << shift;
+            if !self.large.remove(&(first, shift)) {
+                continue;
+            }
+            let inside = |address: u64| address >> shift << shift == first;
+            for set in &mut self.data {
+                for (slot, entry) in set.iter_mut().enumerate() {
+                    if inside(entry.read_tag) {
+                        (entry.read_tag, entry.write_tag) = (no_tag(slot), no_tag(slot));
+                    }
+                }
+            }
+            for entry in &mut self.code {
+                if inside(entry.tag) {
+                    *entry = EMPTY_CODE;
+                }
+            }
+            self.generations.user += 1;
+            self.generations.all += 1;
+        }
     }
 
     /// Sends stores the long way again: to every page, or to one guest-physical page.
@@ -217,7 +262,7 @@ mod tests {
         let tlb = Tlb::new();
         for (slot, entry) in tlb.data[0].iter().enumerate() {
             for upper in [0, 1, u64::MAX >> 20, 1 << 43] {
-                let linear = (upper << 8 | slot as u64) << 12;
+                let linear = (upper << 11 | slot as u64) << 12;
                 assert!(linear ^ entry.read_tag >= PAGE_SIZE);
             }
         }
@@ -240,5 +285,19 @@ mod tests {
         tlb.forget_writes(Some(0x1abc));
         assert_eq!(tlb.find_write(TlbSet::Supervisor, 0x5000), None);
         assert_eq!(tlb.find_read(TlbSet::Supervisor, 0x5000), Some(0x1000));
+    }
+
+    #[test]
+    fn flush_page_inside_a_large_page_forgets_all_of_that() {
+        let mut tlb = Tlb::new();
+        for page in [0x20_0000, 0x20_5000, 0x40_0000] {
+            tlb.fill(TlbSet::User, page, page, 0x7000, true, false);
+        }
+        tlb.note_large_page(0x20_0000, 21);
+
+        tlb.flush_page(0x20_9000);
+
+        let found = [0x20_0000, 0x20_5000, 0x40_0000].map(|page| tlb.find_read(TlbSet::User, page));
+        assert_eq!(found, [None, None, Some(0x40_0000)]);
     }
 }

@@ -131,9 +131,9 @@ fn invlpg(exec: &mut Exec<'_>, instruction: &Instruction) -> Result<(), Exceptio
     let base = if based { exec.cpu.segment(segment).base } else { 0 };
     let linear = base.wrapping_add(offset);
     if !exec.cpu.long_mode() {
-        exec.cpu.tlb.flush_page(linear & 0xffff_ffff);
+        exec.cpu.flush_page(linear & 0xffff_ffff);
     } else if is_canonical(linear) {
-        exec.cpu.tlb.flush_page(linear);
+        exec.cpu.flush_page(linear);
     }
     Ok(())
 }

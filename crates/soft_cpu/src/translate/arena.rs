@@ -5,7 +5,7 @@ use host_os::CodeMemory;
 use super::runtime::Runtime;
 
 /// The most code that is kept for a vCPU, in bytes.
-pub(super) const LIMIT: usize = 32 << 20;
+pub(super) const LIMIT: usize = 128 << 20;
 
 /// Code memory with the shared pieces at its start.
 pub(super) struct CodeArena {

@@ -157,6 +157,11 @@ impl Assembler {
         self.with_memory(false, &[0x0f, 0xb7], to, base, None, displacement);
     }
 
+    /// `mov to, dword [base + displacement]`.
+    pub(super) fn load32(&mut self, to: Reg, base: Reg, displacement: i32) {
+        self.with_memory(false, &[0x8b], to, base, None, displacement);
+    }
+
     /// `mov [base + displacement], from`.
     pub(super) fn store(&mut self, base: Reg, displacement: i32, from: Reg) {
         self.with_memory(true, &[0x89], from, base, None, displacement);
@@ -165,6 +170,11 @@ impl Assembler {
     /// `mov word [base + displacement], from`.
     pub(super) fn store16(&mut self, base: Reg, displacement: i32, from: Reg) {
         self.bytes.push(0x66);
+        self.with_memory(false, &[0x89], from, base, None, displacement);
+    }
+
+    /// `mov dword [base + displacement], from`.
+    pub(super) fn store32(&mut self, base: Reg, displacement: i32, from: Reg) {
         self.with_memory(false, &[0x89], from, base, None, displacement);
     }
 
@@ -313,6 +323,11 @@ impl Assembler {
     pub(super) fn call(&mut self, target: u64) {
         self.bytes.push(0xe8);
         self.relative(target);
+    }
+
+    /// A number between instructions.
+    pub(super) fn data(&mut self, value: u32) {
+        self.raw(&value.to_le_bytes());
     }
 
     fn relative(&mut self, target: u64) {

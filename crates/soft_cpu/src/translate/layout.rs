@@ -6,7 +6,7 @@ use std::mem::{offset_of, size_of};
 use hypervisor::x86_64::Segment;
 
 use crate::cpu::{Cpu, SegReg, TlbSet};
-use crate::memory::{TLB_ENTRIES, Tlb, TlbEntry};
+use crate::memory::{Generations, TLB_ENTRIES, Tlb, TlbEntry};
 use crate::system::SystemMsrs;
 use crate::translate::state::{JumpEntry, TranslatorState};
 use crate::vector::VectorState;
@@ -30,6 +30,7 @@ pub(super) const STATUS: i32 = behind(STATE + offset_of!(TranslatorState, status
 pub(super) const PLACE: i32 = behind(STATE + offset_of!(TranslatorState, place));
 pub(super) const OP: i32 = behind(STATE + offset_of!(TranslatorState, op));
 pub(super) const LINK: i32 = behind(STATE + offset_of!(TranslatorState, link));
+pub(super) const PAGE: i32 = behind(STATE + offset_of!(TranslatorState, page));
 pub(super) const WAITING: i32 = behind(STATE + offset_of!(TranslatorState, waiting));
 pub(super) const HOST_MXCSR: i32 = behind(STATE + offset_of!(TranslatorState, host_mxcsr));
 
@@ -54,7 +55,7 @@ pub(super) struct TlbOffsets {
     pub(super) host: i32,
 }
 
-const _: () = assert!(size_of::<TlbEntry>() == 32 && TLB_ENTRIES == 256);
+const _: () = assert!(size_of::<TlbEntry>() == 32 && TLB_ENTRIES.is_power_of_two());
 const _: () = assert!(size_of::<JumpEntry>() == 16);
 
 pub(super) fn tlb(set: TlbSet) -> TlbOffsets {
@@ -65,6 +66,20 @@ pub(super) fn tlb(set: TlbSet) -> TlbOffsets {
         write: behind(first + offset_of!(TlbEntry, write_tag)),
         host: behind(first + offset_of!(TlbEntry, host)),
     }
+}
+
+/// When the code page of a number was last looked up.
+pub(super) fn verified(page: u32) -> i32 {
+    behind(STATE + offset_of!(TranslatorState, verified) + page as usize * size_of::<u64>())
+}
+
+/// What that is compared with for code of this TLB set.
+pub(super) fn generation(set: TlbSet) -> i32 {
+    let field = match set {
+        TlbSet::User => offset_of!(Generations, user),
+        TlbSet::Supervisor | TlbSet::SupervisorOpen => offset_of!(Generations, all),
+    };
+    behind(offset_of!(Cpu, tlb) + offset_of!(Tlb, generations) + field)
 }
 
 /// The first entry of the jump cache of code that uses this TLB set.

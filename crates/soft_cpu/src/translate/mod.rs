@@ -19,6 +19,7 @@ mod eligible;
 mod flags;
 mod layout;
 mod lower;
+mod pages;
 mod registers;
 mod runtime;
 mod state;
@@ -28,14 +29,15 @@ mod tests;
 pub(crate) use state::TranslatorState;
 
 use arena::CodeArena;
-use lower::Context;
-use state::{JumpEntry, NO_LINK, jump_slot};
+use lower::{Context, Entries, Way};
+use pages::{CodePage, CodePages, UNVERIFIED};
+use state::{JumpEntry, NO_LINK, NO_PAGE, jump_slot};
 
 use crate::blocks::Block;
 use crate::cpu::{Cpu, Mode, TlbSet};
 use crate::exception::Exception;
 use crate::exec::Exec;
-use crate::memory::{Generations, PAGE_OFFSET};
+use crate::memory::{PAGE_OFFSET, PAGE_SIZE};
 
 /// [`Translator::hot`] as users get it.
 const HOT: u32 = 12;
@@ -70,10 +72,9 @@ struct Link {
     /// The guest's address that it is for, and the mode of the code it comes from.
     target: u64,
     mode: Mode,
+    way: Way,
     /// The block it goes to now.
     to: Option<usize>,
-    /// It leads to a block over two pages, whose second may be another one next time.
-    never: bool,
 }
 
 /// The translator of one vCPU: its code memory and what links it.
@@ -86,9 +87,8 @@ pub(crate) struct Translator {
     arena: Option<CodeArena>,
     refused: bool,
     links: Vec<Link>,
-    /// [`crate::memory::Tlb::generations`] when the jump caches were last known to be right.
-    generations: Generations,
-    /// The modes that their code is for, by TLB set.
+    pages: CodePages,
+    /// The modes that the jump caches' code is for, by TLB set.
     modes: [Mode; 3],
 }
 
@@ -100,17 +100,18 @@ impl Default for Translator {
             arena: None,
             refused: false,
             links: Vec::new(),
-            generations: Generations::default(),
+            pages: CodePages::default(),
             modes: [Mode::RESET; 3],
         }
     }
 }
 
-/// Where a block's code is, and the numbers of the links that go there.
+/// Where a block's code is, the numbers of the code pages it lies in, and those of the links that go there.
 #[derive(Default)]
 pub(crate) struct Translation {
     heat: u32,
-    entry: Option<u64>,
+    entries: Option<Entries>,
+    pages: [Option<u32>; 2],
     incoming: Vec<u32>,
 }
 
@@ -118,11 +119,7 @@ impl Cpu {
     /// A block was dropped: nothing leads to its code any more.
     pub(crate) fn unlink(&mut self, slot: usize, block: &Block) {
         let translator = &mut self.translations;
-        let Some(arena) = translator
-            .arena
-            .as_mut()
-            .filter(|_| block.translation.entry.is_some())
-        else {
+        let (Some(arena), Some(entries)) = (translator.arena.as_mut(), block.translation.entries) else {
             return;
         };
         for &link in &block.translation.incoming {
@@ -135,7 +132,16 @@ impl Cpu {
                 arena.patch(link.site, link.site + 4);
             }
         }
-        self.translator.forget_jumps();
+        self.translator
+            .forget_jump(block.ops[0].instruction.ip(), entries.checked);
+    }
+
+    /// Forgets the translation of one page of linear addresses.
+    pub(crate) fn flush_page(&mut self, linear: u64) {
+        self.tlb.flush_page(linear);
+        for &number in self.translations.pages.at(linear & !PAGE_OFFSET) {
+            self.translator.verified[number as usize] = UNVERIFIED;
+        }
     }
 
     /// Forgets all translated code; it is made again where it is still wanted.
@@ -144,6 +150,8 @@ impl Cpu {
             arena.clear();
         }
         self.translations.links.clear();
+        self.translations.pages = CodePages::default();
+        self.translator.verified.fill(UNVERIFIED);
         self.translator.link = NO_LINK;
         self.translator.forget_jumps();
         self.blocks.forget_translations();
@@ -154,30 +162,41 @@ impl Exec<'_> {
     /// Runs the code at RIP: translated where it is hot, until something needs the dispatcher.
     pub(crate) fn run_hot_block(&mut self) -> Result<(), Exception> {
         let link = std::mem::replace(&mut self.cpu.translator.link, NO_LINK);
-        self.check_jumps();
-        let links = &self.cpu.translations.links;
-        if links.get(link as usize).is_none_or(|link| link.never)
+        let page = std::mem::replace(&mut self.cpu.translator.page, NO_PAGE);
+        self.check_modes();
+        if page == NO_PAGE
+            && link == NO_LINK
             && let Some(entry) = self.known_entry()
         {
             return self.enter(entry);
         }
         let slot = self.find_block()?;
-        let Some(entry) = self.entry_of(slot) else {
+        let Some(entries) = self.entries_of(slot) else {
             return self.run_found_block(slot);
         };
-        self.connect(link, slot, entry);
-        self.enter(entry)
+        self.note_pages(slot);
+        self.connect(link, slot, entries);
+        self.enter(entries.polled)
     }
 
-    /// Forgets what the jump caches have no more right to say: translations changed, or the mode that goes with a set.
-    fn check_jumps(&mut self) {
-        let (translator, now) = (&mut self.cpu.translations, self.cpu.tlb.generations);
-        if translator.generations.all != now.all {
-            self.cpu.translator.forget_jumps();
-        } else if translator.generations.user != now.user {
-            self.cpu.translator.forget_jumps_of(TlbSet::User);
+    /// The pages of this block were just looked up, and are where they were.
+    fn note_pages(&mut self, slot: usize) {
+        let Some(block) = self.cpu.blocks.block_mut(slot) else {
+            return;
+        };
+        let generations = self.cpu.tlb.generations;
+        let generation = match self.cpu.mode.set {
+            TlbSet::User => generations.user,
+            TlbSet::Supervisor | TlbSet::SupervisorOpen => generations.all,
+        };
+        for page in block.translation.pages.into_iter().flatten() {
+            self.cpu.translator.verified[page as usize] = generation;
         }
-        translator.generations = now;
+    }
+
+    /// Forgets what a jump cache has no more right to say: its set has another mode now.
+    fn check_modes(&mut self) {
+        let translator = &mut self.cpu.translations;
         let mode = self.cpu.mode;
         let known = &mut translator.modes[mode.set as usize];
         if *known != mode {
@@ -194,11 +213,11 @@ impl Exec<'_> {
     }
 
     /// The code of a block, made now if it is due.
-    fn entry_of(&mut self, slot: usize) -> Option<u64> {
+    fn entries_of(&mut self, slot: usize) -> Option<Entries> {
         let hot = self.cpu.translations.hot;
         let block = self.cpu.blocks.block_mut(slot)?;
-        if block.translation.entry.is_some() {
-            return block.translation.entry;
+        if block.translation.entries.is_some() {
+            return block.translation.entries;
         }
         block.translation.heat = block.translation.heat.saturating_add(1);
         if block.translation.heat < hot || !self.may_translate() {
@@ -212,7 +231,7 @@ impl Exec<'_> {
         mode.bits == 64 && !mode.alignment_checks && !self.cpu.translations.refused
     }
 
-    fn translate_block(&mut self, slot: usize) -> Option<u64> {
+    fn translate_block(&mut self, slot: usize) -> Option<Entries> {
         if self.cpu.translations.arena.is_none() {
             match CodeArena::new(slow_path as *const () as u64, self.cpu.translations.limit) {
                 Ok(arena) => self.cpu.translations.arena = Some(arena),
@@ -223,6 +242,10 @@ impl Exec<'_> {
                 }
             }
         }
+        let Some(pages) = self.number_pages(slot) else {
+            self.cpu.forget_translations();
+            return None;
+        };
         let mut block = self.cpu.blocks.take(slot)?;
         let lowered = {
             let translator = &self.cpu.translations;
@@ -231,6 +254,7 @@ impl Exec<'_> {
                 runtime: arena.runtime(),
                 mode: self.cpu.mode,
                 place: slot as u32,
+                pages,
                 first_link: translator.links.len() as u32,
                 base: arena.next(),
                 flags_dead_at: &|target| self.flags_dead_at(&block, target),
@@ -238,7 +262,7 @@ impl Exec<'_> {
             lower::lower(&block.ops, &context)
         };
         let placed = self.cpu.translations.arena.as_mut()?.place(&lowered.bytes);
-        let Some(entry) = placed else {
+        if placed.is_none() {
             self.cpu.blocks.put_back(slot, block);
             // Full: what is still wanted is translated again.
             self.cpu.forget_translations();
@@ -252,12 +276,27 @@ impl Exec<'_> {
                 site: site.site,
                 target: site.target,
                 mode,
+                way: site.way,
                 to: None,
-                never: false,
             }));
-        block.translation.entry = Some(entry);
+        let entries = Some(lowered.entries);
+        (block.translation.entries, block.translation.pages) = (entries, pages);
         self.cpu.blocks.put_back(slot, block);
-        Some(entry)
+        entries
+    }
+
+    /// The numbers of the code pages of a block; `None` where there are too many of them.
+    fn number_pages(&mut self, slot: usize) -> Option<[Option<u32>; 2]> {
+        let block = self.cpu.blocks.block_mut(slot)?;
+        let set = self.cpu.mode.set;
+        let mut linear = block.ops[0].instruction.ip() & !PAGE_OFFSET;
+        let mut numbers = [None; 2];
+        for (number, gpa) in numbers.iter_mut().zip(block.pages()) {
+            let page = CodePage::new(set, linear, gpa);
+            *number = Some(self.cpu.translations.pages.number(page)?);
+            linear = linear.wrapping_add(PAGE_SIZE);
+        }
+        Some(numbers)
     }
 
     /// Whether code at `target`, in the page of `block`, overwrites all status flags before anything can see
@@ -292,26 +331,23 @@ impl Exec<'_> {
     }
 
     /// Has the exit that was just taken go straight to `entry` next time, and remembers where RIP's code is.
-    fn connect(&mut self, link: u32, slot: usize, entry: u64) {
+    fn connect(&mut self, link: u32, slot: usize, entries: Entries) {
         let translator = &mut self.cpu.translations;
         let rip = self.cpu.rip;
         let set = self.cpu.mode.set;
-        self.cpu.translator.jumps(set)[jump_slot(set, rip)] = JumpEntry { rip, code: entry };
+        self.cpu.translator.jumps(set)[jump_slot(set, rip)] = JumpEntry {
+            rip,
+            code: entries.checked,
+        };
         let Some(arena) = &mut translator.arena else {
             return;
         };
         // Between an exit and here an interrupt may have taken control elsewhere.
         let mode = self.cpu.mode;
         let fits = |link: &&mut Link| link.to.is_none() && link.target == rip && link.mode == mode;
-        let block = self.cpu.blocks.block_mut(slot);
-        let movable = block.is_some_and(|block| !block.lies_in_one_page());
         if let Some(found) = translator.links.get_mut(link as usize).filter(fits) {
-            if movable {
-                found.never = true;
-                return;
-            }
             found.to = Some(slot);
-            arena.patch(found.site, entry);
+            arena.patch(found.site, entries.by(found.way));
             if let Some(block) = self.cpu.blocks.block_mut(slot) {
                 block.translation.incoming.push(link);
             }
@@ -334,6 +370,9 @@ impl Exec<'_> {
         enter(cpu, entry);
         let status = flags::to_rflags(self.cpu.translator.status);
         self.cpu.set_status(status);
+        if let Some(link) = self.cpu.translations.links.get(self.cpu.translator.link as usize) {
+            self.cpu.rip = link.target;
+        }
         match self.cpu.translator.exception.take() {
             Some(exception) => Err(exception),
             None => Ok(()),

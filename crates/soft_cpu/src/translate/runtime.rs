@@ -6,16 +6,20 @@
 use super::assembler::{Assembler, Condition, RAX, RBP, RBX, RDI, RSI, RSP};
 use super::eligible::host_has_avx;
 use super::layout;
-use super::registers::held;
+use super::registers::{T0, held};
 
 /// Addresses of the shared pieces.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Runtime {
     /// `extern "sysv64" fn(cpu, code)`: runs translated code until it leaves.
     pub(super) enter: u64,
-    /// Jumped to with everything in its place: back to who called `enter`.
+    /// Jumped to with everything in its place and RIP in `T0`: back to who called `enter`.
     pub(super) exit: u64,
-    /// Called with everything in its place: has a handler execute one instruction, then returns, or leaves.
+    /// Called with everything in its place, the number of the exit that is taken behind the call: back to who called
+    /// `enter`, who knows where that exit goes to.
+    pub(super) exit_by: u64,
+    /// Called with everything in its place, the numbers of a block and of an instruction in it behind the call: has a
+    /// handler execute that, then returns behind the numbers, or leaves.
     pub(super) slow: u64,
 }
 
@@ -29,10 +33,18 @@ impl Runtime {
         let mut asm = Assembler::new(base);
         let enter = enter(&mut asm);
         let exit = asm.here();
+        asm.store(RSP, layout::RIP, T0);
         store_guest(&mut asm);
         leave(&mut asm);
+        let exit_by = exit_by(&mut asm);
         let slow = slow(&mut asm, handler);
-        (Self { enter, exit, slow }, asm.bytes().to_vec())
+        let runtime = Self {
+            enter,
+            exit,
+            exit_by,
+            slow,
+        };
+        (runtime, asm.bytes().to_vec())
     }
 }
 
@@ -90,11 +102,33 @@ fn leave(asm: &mut Assembler) {
     asm.ret();
 }
 
-fn slow(asm: &mut Assembler, handler: u64) -> u64 {
-    let address = asm.here();
-    // The return address, so that RSP is the `Cpu` again. It is kept where `enter` keeps its target.
+/// With the return address in memory and everything else in its place: RSP is the `Cpu` again, guest state is in it, and
+/// RAX the address of what is behind the call.
+fn called(asm: &mut Assembler) {
+    // Kept where `enter` keeps its target.
     asm.pop_memory(RSP, layout::TARGET);
     store_guest(asm);
+    asm.load(RAX, RSP, layout::TARGET);
+}
+
+fn exit_by(asm: &mut Assembler) -> u64 {
+    let address = asm.here();
+    called(asm);
+    asm.load32(RAX, RAX, 0);
+    asm.store32(RSP, layout::LINK, RAX);
+    leave(asm);
+    address
+}
+
+fn slow(asm: &mut Assembler, handler: u64) -> u64 {
+    let address = asm.here();
+    called(asm);
+    asm.load32(RDI, RAX, 0);
+    asm.store32(RSP, layout::PLACE, RDI);
+    asm.load32(RDI, RAX, 4);
+    asm.store32(RSP, layout::OP, RDI);
+    asm.lea(true, RAX, Some(RAX), None, 8);
+    asm.store(RSP, layout::TARGET, RAX);
     asm.mov(RBX, RSP);
     asm.lea(true, RDI, Some(RSP), None, -layout::ROOM);
     asm.load(RSP, RSP, layout::NATIVE_RSP);

@@ -1,18 +1,19 @@
 //! What a vCPU keeps for its translated code.
 
+use super::pages::{CODE_PAGES, UNVERIFIED};
 use crate::cpu::TlbSet;
 use crate::exception::Exception;
 
-/// Entries of the jump cache of user code, which is emptied whenever the address space changes, and of supervisor
-/// code, which is not; powers of two.
-const USER_JUMPS: usize = 1024;
-const SUPERVISOR_JUMPS: usize = 16 * 1024;
+/// Entries of the jump caches: of code as it usually runs, and of what kernels do while they may access user memory;
+/// powers of two.
+const JUMPS: usize = 4096;
+const OPEN_JUMPS: usize = 512;
 
 /// How many entries the jump cache of a TLB set has.
 pub(crate) const fn jump_entries(set: TlbSet) -> usize {
     match set {
-        TlbSet::Supervisor => SUPERVISOR_JUMPS,
-        TlbSet::User | TlbSet::SupervisorOpen => USER_JUMPS,
+        TlbSet::Supervisor | TlbSet::User => JUMPS,
+        TlbSet::SupervisorOpen => OPEN_JUMPS,
     }
 }
 
@@ -55,6 +56,8 @@ pub(crate) struct TranslatorState {
     pub(crate) op: u32,
     /// The exit that was taken, by its number; [`NO_LINK`] where it cannot be linked.
     pub(crate) link: u32,
+    /// The code page that was not known to be where it was, by its number; [`NO_PAGE`] where none.
+    pub(crate) page: u32,
     /// MXCSR for everything that is not guest code.
     pub(crate) host_mxcsr: u32,
     /// Not 0 while an interrupt waits for RFLAGS.IF.
@@ -63,14 +66,18 @@ pub(crate) struct TranslatorState {
     pub(crate) exec: usize,
     /// What the slow path raised.
     pub(crate) exception: Option<Exception>,
+    /// When each code page was last looked up, as the generation of then.
+    pub(crate) verified: [u64; CODE_PAGES],
     /// The jump caches, by [`jump_slot`].
-    pub(crate) user_jumps: [JumpEntry; USER_JUMPS],
-    pub(crate) supervisor_jumps: [JumpEntry; SUPERVISOR_JUMPS],
-    pub(crate) open_jumps: [JumpEntry; USER_JUMPS],
+    pub(crate) user_jumps: [JumpEntry; JUMPS],
+    pub(crate) supervisor_jumps: [JumpEntry; JUMPS],
+    pub(crate) open_jumps: [JumpEntry; OPEN_JUMPS],
 }
 
 /// No exit.
 pub(crate) const NO_LINK: u32 = u32::MAX;
+/// No code page.
+pub(crate) const NO_PAGE: u32 = u32::MAX;
 
 impl TranslatorState {
     pub(crate) fn new() -> Self {
@@ -82,13 +89,15 @@ impl TranslatorState {
             place: 0,
             op: 0,
             link: NO_LINK,
+            page: NO_PAGE,
             host_mxcsr: 0x1f80,
             waiting: 0,
             exec: 0,
             exception: None,
-            user_jumps: [NOWHERE; USER_JUMPS],
-            supervisor_jumps: [NOWHERE; SUPERVISOR_JUMPS],
-            open_jumps: [NOWHERE; USER_JUMPS],
+            verified: [UNVERIFIED; CODE_PAGES],
+            user_jumps: [NOWHERE; JUMPS],
+            supervisor_jumps: [NOWHERE; JUMPS],
+            open_jumps: [NOWHERE; OPEN_JUMPS],
         }
     }
 
@@ -105,6 +114,16 @@ impl TranslatorState {
     pub(crate) fn forget_jumps(&mut self) {
         for set in [TlbSet::User, TlbSet::Supervisor, TlbSet::SupervisorOpen] {
             self.forget_jumps_of(set);
+        }
+    }
+
+    /// Forgets where the code at `rip` is, if that is at `code`.
+    pub(crate) fn forget_jump(&mut self, rip: u64, code: u64) {
+        for set in [TlbSet::User, TlbSet::Supervisor, TlbSet::SupervisorOpen] {
+            let entry = &mut self.jumps(set)[jump_slot(set, rip)];
+            if entry.code == code {
+                *entry = NOWHERE;
+            }
         }
     }
 

@@ -37,8 +37,13 @@ const PACKAGES: &[Package] = &[
 const BOOT_SILENCE: Duration = Duration::from_secs(30);
 /// Boots that may hang before the lab gives up.
 const BOOTS: u32 = 3;
+/// The lab says every 5 s that it lives: one that is silent for this long has frozen, as emulated machines with
+/// guests of their own now and then do, timers and all.
+const LIFE_SILENCE: Duration = Duration::from_secs(120);
 /// Exit status for a command that ran into its timeout, as timeout(1) has it.
 const TIMED_OUT: u8 = 124;
+/// Exit status for a command whose lab froze under it.
+const FROZEN: u8 = 125;
 
 /// `cargo xtask lab`.
 #[derive(clap::Args)]
@@ -115,8 +120,10 @@ pub(crate) enum Output {
 
 /// How a command in the lab ended.
 pub(crate) struct LabOutcome {
-    /// Exit status; 128 + n for signal n; 124 where the time was over.
+    /// Exit status; 128 + n for signal n; 124 where the time was over; 125 where the lab froze.
     pub(crate) status: u8,
+    /// The emulated machine stopped for good, which says nothing about the command.
+    pub(crate) froze: bool,
     /// Captured standard output, else empty.
     pub(crate) stdout: Vec<u8>,
 }
@@ -186,6 +193,15 @@ pub(crate) fn run(command: &LabCommand) -> Result<LabOutcome> {
             Watched::Ended(status) => {
                 return Ok(LabOutcome {
                     status,
+                    froze: false,
+                    stdout: lab.end(),
+                });
+            }
+            Watched::Froze => {
+                eprintln!("xtask: the lab froze; its last lines:\n{}", lab.console_tail());
+                return Ok(LabOutcome {
+                    status: FROZEN,
+                    froze: true,
                     stdout: lab.end(),
                 });
             }
@@ -202,6 +218,8 @@ pub(crate) fn run(command: &LabCommand) -> Result<LabOutcome> {
 enum Watched {
     /// The command ended with this status, or its time was over.
     Ended(u8),
+    /// The lab stopped for good under the command.
+    Froze,
     /// The boot never reached the command.
     BootHung(&'static str),
 }
@@ -210,7 +228,7 @@ fn watch(lab: &Qemu, deadline: Instant) -> Result<Watched> {
     let mut ready = false;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let wait = if ready { left } else { left.min(BOOT_SILENCE) };
+        let wait = left.min(if ready { LIFE_SILENCE } else { BOOT_SILENCE });
         match lab.events.recv_timeout(wait) {
             Ok(Event::Progress) => {}
             Ok(Event::Control(line)) => match line.split_once(' ') {
@@ -218,6 +236,7 @@ fn watch(lab: &Qemu, deadline: Instant) -> Result<Watched> {
                     return Ok(Watched::Ended(status.parse().context("the lab's exit status")?));
                 }
                 _ if line == "ready" => ready = true,
+                _ if line == "alive" => {}
                 _ if line == "no-kvm" => {
                     bail!("the lab has no /dev/kvm; its last lines:\n{}", lab.console_tail());
                 }
@@ -230,6 +249,7 @@ fn watch(lab: &Qemu, deadline: Instant) -> Result<Watched> {
                 );
                 return Ok(Watched::Ended(TIMED_OUT));
             }
+            Err(RecvTimeoutError::Timeout) if ready => return Ok(Watched::Froze),
             Err(RecvTimeoutError::Timeout) => return Ok(Watched::BootHung("hangs")),
             Ok(Event::Ended) | Err(RecvTimeoutError::Disconnected) if ready => {
                 bail!(

@@ -27,6 +27,7 @@ $busybox cat /run/lab/err >/dev/vport0p3 3>&- &
 err=$!
 
 echo ready >&3
+while $busybox sleep 5; do echo alive >&3; done &
 $busybox setsid /bin/sh /run/lab/command </run/lab/stdin >/run/lab/out 2>/run/lab/err 3>&-
 status=$?
 

@@ -2,12 +2,12 @@
 
 use iced_x86::{Instruction, OpKind};
 
-use super::{LinkSite, Lowering, SlowPath};
+use super::{LinkSite, Lowering, SlowPath, Way};
 use crate::memory::PAGE_OFFSET;
 use crate::translate::assembler::{Alu, Condition, Forward, RSP};
 use crate::translate::layout;
 use crate::translate::registers::{STACK, T0, T1};
-use crate::translate::state::{JUMP_SHIFT, NO_LINK, jump_entries, jump_slot};
+use crate::translate::state::{JUMP_SHIFT, jump_entries};
 
 impl Lowering<'_> {
     /// Jumps, calls and returns.
@@ -109,28 +109,29 @@ impl Lowering<'_> {
         misses
     }
 
-    /// Goes on at `target`. Inside the page the jump can be linked to its code; beyond, the page may be another
-    /// one next time, so it is looked up.
+    /// Goes on at `target`, by a jump that can be linked to its code.
     pub(super) fn exit_to(&mut self, target: u64) {
-        if target & !PAGE_OFFSET != self.page {
-            self.asm.mov_imm(T0, target);
-            let entry = (jump_slot(self.context.mode.set, target) * 16) as i32;
-            let jumps = layout::jumps(self.context.mode.set) + entry;
-            self.asm.alu_memory(Alu::Cmp, T0, RSP, None, jumps);
-            let miss = self.asm.jcc_forward(Condition::NotEqual);
-            self.asm.jmp_memory(RSP, None, jumps + 8);
-            self.asm.land(miss);
-            self.leave(NO_LINK);
-            return;
-        }
         let link = self.context.first_link + self.links.len() as u32;
         self.asm.raw(&[0xe9, 0, 0, 0, 0]);
         self.links.push(LinkSite {
             target,
             site: self.asm.here() - 4,
+            way: self.way_to(target),
         });
-        self.asm.mov_imm(T0, target);
-        self.leave(link);
+        self.asm.call(self.context.runtime.exit_by);
+        self.asm.data(link);
+    }
+
+    /// The way into a block at `target` for a jump of this block. Every circle has a jump that leads back, or leaves
+    /// the page: there attention is looked for.
+    fn way_to(&self, target: u64) -> Way {
+        if target & !PAGE_OFFSET != self.page {
+            Way::Checked
+        } else if target <= self.start {
+            Way::Polled
+        } else {
+            Way::Known
+        }
     }
 
     /// Goes on where [`T0`] says.
@@ -150,13 +151,6 @@ impl Lowering<'_> {
         let miss = self.asm.jcc_forward(Condition::NotEqual);
         self.asm.jmp_memory(RSP, Some(T1), jumps + 8);
         self.asm.land(miss);
-        self.leave(NO_LINK);
-    }
-
-    /// Back to the dispatcher, with RIP in [`T0`].
-    pub(super) fn leave(&mut self, link: u32) {
-        self.asm.store(RSP, layout::RIP, T0);
-        self.asm.store_imm32(RSP, layout::LINK, link);
         self.asm.jmp(self.context.runtime.exit);
     }
 }

@@ -18,23 +18,55 @@ use super::flags::{self, Flags};
 use super::layout;
 use super::registers::{STACK, T0, T1, host};
 use super::runtime::Runtime;
-use super::state::NO_LINK;
+use super::state::NO_PAGE;
 use crate::blocks::Op;
 use crate::cpu::Mode;
 use crate::exec::GprOperand;
 use crate::memory::PAGE_OFFSET;
 
-/// A jump to another block of the same page, which can be made to go there directly.
+/// A jump to another block, which can be made to go there directly.
 pub(super) struct LinkSite {
     /// The guest's address that it goes to.
     pub(super) target: u64,
     /// Address of the jump's 32-bit displacement.
     pub(super) site: u64,
+    /// Which way it goes in.
+    pub(super) way: Way,
+}
+
+/// The ways into a block's code.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Way {
+    /// For everybody: it looks whether the block's pages are where they were.
+    Checked,
+    /// For those who know, from inside its page: it looks whether attention is wanted.
+    Polled,
+    /// For jumps forward from inside its page.
+    Known,
+}
+
+/// Where they are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entries {
+    pub(super) checked: u64,
+    pub(super) polled: u64,
+    pub(super) known: u64,
+}
+
+impl Entries {
+    pub(super) fn by(self, way: Way) -> u64 {
+        match way {
+            Way::Checked => self.checked,
+            Way::Polled => self.polled,
+            Way::Known => self.known,
+        }
+    }
 }
 
 /// The host code of one block.
 pub(super) struct Lowered {
     pub(super) bytes: Vec<u8>,
+    pub(super) entries: Entries,
     pub(super) links: Vec<LinkSite>,
 }
 
@@ -44,6 +76,8 @@ pub(super) struct Context<'a> {
     pub(super) mode: Mode,
     /// The block's slot, by which the slow path finds its instructions.
     pub(super) place: u32,
+    /// Numbers of the code pages it lies in.
+    pub(super) pages: [Option<u32>; 2],
     /// Number of the first exit.
     pub(super) first_link: u32,
     /// Where the code will be executed.
@@ -67,6 +101,7 @@ struct Lowering<'a> {
     flags: Flags,
     slow: Vec<SlowPath>,
     links: Vec<LinkSite>,
+    start: u64,
     page: u64,
 }
 
@@ -90,9 +125,27 @@ pub(super) fn lower(ops: &[Op], context: &Context<'_>) -> Lowered {
         flags: Flags::Memory,
         slow: Vec::new(),
         links: Vec::new(),
+        start,
         page: start & !PAGE_OFFSET,
     };
+    let moved = lowering.verify_pages();
+    let checked = context.base;
+    let polled = lowering.asm.here();
     let called = lowering.poll();
+    let known = lowering.asm.here();
+    let entries = match context.pages[1] {
+        None => Entries {
+            checked,
+            polled,
+            known,
+        },
+        // Nobody knows about a second page.
+        Some(_) => Entries {
+            checked,
+            polled: checked,
+            known: checked,
+        },
+    };
     let mut next = Some(start);
     for (index, op) in (0..).zip(ops) {
         let last = index as usize + 1 == ops.len();
@@ -106,7 +159,7 @@ pub(super) fn lower(ops: &[Op], context: &Context<'_>) -> Lowered {
         lowering.settle_flags(&[next]);
         lowering.exit_to(next);
     }
-    lowering.finish(called, start)
+    lowering.finish(called, moved, entries)
 }
 
 impl Lowering<'_> {
@@ -117,7 +170,19 @@ impl Lowering<'_> {
         self.asm.jcc_forward(Condition::NotEqual)
     }
 
-    fn finish(mut self, called: Forward, start: u64) -> Lowered {
+    /// Leaves where a page of this block may have become another one.
+    fn verify_pages(&mut self) -> Vec<Forward> {
+        let mut moved = Vec::new();
+        self.asm.load(T1, RSP, layout::generation(self.context.mode.set));
+        for page in self.context.pages.into_iter().flatten() {
+            self.asm
+                .alu_memory(Alu::Cmp, T1, RSP, None, layout::verified(page));
+            moved.push(self.asm.jcc_forward(Condition::NotEqual));
+        }
+        moved
+    }
+
+    fn finish(mut self, called: Forward, moved: Vec<Forward>, entries: Entries) -> Lowered {
         for path in std::mem::take(&mut self.slow) {
             for jump in path.from {
                 self.asm.land(jump);
@@ -134,10 +199,16 @@ impl Lowering<'_> {
                 None => self.asm.raw(&[0x0f, 0x0b]),
             }
         }
+        for jump in moved {
+            self.asm.land(jump);
+        }
+        self.asm
+            .store_imm32(RSP, layout::PAGE, self.context.pages[0].unwrap_or(NO_PAGE));
         self.asm.land(called);
-        self.asm.mov_imm(T0, start);
-        self.leave(NO_LINK);
+        self.asm.mov_imm(T0, self.start);
+        self.asm.jmp(self.context.runtime.exit);
         Lowered {
+            entries,
             bytes: self.asm.bytes().to_vec(),
             links: self.links,
         }
@@ -171,9 +242,9 @@ impl Lowering<'_> {
     }
 
     fn call_handler(&mut self, op: u32) {
-        self.asm.store_imm32(RSP, layout::PLACE, self.context.place);
-        self.asm.store_imm32(RSP, layout::OP, op);
         self.asm.call(self.context.runtime.slow);
+        self.asm.data(self.context.place);
+        self.asm.data(op);
     }
 
     // Flags.

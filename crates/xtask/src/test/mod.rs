@@ -1,16 +1,14 @@
 //! `cargo xtask test`: every test of the workspace, on the host and in the lab, and their totals.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::images::Images;
 use crate::lab::packages::{self, Package};
-use crate::lab::{self, LabCommand, Output};
-use crate::workspace::{self, Executable};
+use crate::workspace;
+
+mod guests;
 
 /// What tests call that this workspace does not build.
 const PACKAGES: &[Package] = &[
@@ -53,37 +51,6 @@ const PACKAGES: &[Package] = &[
 ];
 /// The crate whose tests run in guests.
 const VM_TESTS: &str = "vm_tests";
-/// A test program about the CPU in software, which would prove nothing in the lab and take an hour there.
-const SOFTWARE_ONLY: &str = "userland";
-/// One that compares hardware with the CPU in software, whose own conformance its crate tests.
-const HARDWARE_ONLY: &str = "conformance";
-/// Time for the lab's half, its boot included.
-const VM_TIME: Duration = Duration::from_secs(40 * 60);
-
-/// Processors of the lab that runs them. With two, QEMU's emulation of nested virtualization stops for good now and
-/// then: in 3 of 5 labs that ran the conformance suite three times each, against none of 6 with one.
-const VM_CPUS: u32 = 1;
-
-/// Runs a test program by itself in its crate's folder, as `cargo test` does it; a failed one ends nothing.
-/// Emulated boots stall now and then, a guest's in the lab like the lab's own: a program that failed over one is
-/// run once more, and standard error says so: told by the usual deadline of a boot, which no test waits for. Any
-/// other failure stays one.
-const ATTEMPT: &str = r#"status=0
-filter="$1"
-report="$TMPDIR/report"
-attempt() { (cd "$1" && "$2" --test-threads=1 $filter) >"$report" 2>&1; }
-run_tests() {
-    echo "running $2 in the lab"
-    attempt "$1" "$2" && cat "$report" && return
-    if grep -q 'nothing within 60 seconds' "$report"; then
-        cat "$report" >&2
-        echo "xtask: a guest's boot stalled in the lab; running $2 once more" >&2
-        attempt "$1" "$2" && cat "$report" && return
-    fi
-    cat "$report"
-    status=1
-}
-"#;
 
 /// `cargo xtask test`.
 #[derive(clap::Args)]
@@ -100,7 +67,7 @@ pub(crate) fn command(arguments: &Arguments) -> Result<u8> {
     packages::ensure(PACKAGES)?;
     let filter = arguments.filter.as_deref();
     let mut totals = host_tests(filter)?;
-    totals.add(vm_tests(filter)?);
+    totals.add(guests::tests(filter)?);
     println!("{} passed, {} failed", totals.passed, totals.failed);
     Ok(u8::from(totals.failed > 0))
 }
@@ -166,80 +133,6 @@ fn counted(command: &mut Command, what: &str) -> Result<Totals> {
     }
     let status = child.wait()?;
     Ok(totals.settle(status.success(), what))
-}
-
-/// Tests in real guests: on this machine as it is, and in the lab where this machine has no usable KVM.
-fn vm_tests(filter: Option<&str>) -> Result<Totals> {
-    // The whole workspace is named, so that its crates are built with the features of the host's half.
-    let built = workspace::executables(&["test", "--workspace", "--no-run"])?;
-    let is_vm_test = |folder: &Path| folder.file_name().is_some_and(|name| name == VM_TESTS);
-    let programs: Vec<_> = built
-        .into_iter()
-        .filter(|one| is_vm_test(&one.crate_folder))
-        .collect();
-    let cc = workspace::cc(false)?;
-    let images = Images::prepare(&cc)?;
-    let env = [
-        ("CC_CACHE_DIR".to_owned(), images.cache.display().to_string()),
-        ("CC_PROGRAM".to_owned(), cc.display().to_string()),
-        ("CC_REGISTRY_IMAGE".to_owned(), images.from_registry.clone()),
-    ];
-    let mut totals = vm_tests_here(&programs, &env, filter)?;
-    totals.add(vm_tests_in_lab(&programs, &env, filter)?);
-    Ok(totals)
-}
-
-/// On the backend that users of this machine get.
-fn vm_tests_here(programs: &[Executable], env: &[(String, String)], filter: Option<&str>) -> Result<Totals> {
-    let mut totals = Totals::default();
-    for program in programs
-        .iter()
-        .filter(|program| !is_called(program, HARDWARE_ONLY))
-    {
-        println!("running {} on this machine", program.path.display());
-        let mut test = Command::new(&program.path);
-        test.current_dir(&program.crate_folder).arg("--test-threads=2");
-        test.args(filter).envs(env.iter().cloned());
-        totals.add(counted(&mut test, "a test program")?);
-    }
-    Ok(totals)
-}
-
-/// Whether this is the test program of that name.
-fn is_called(program: &Executable, name: &str) -> bool {
-    let file = program.path.file_name().unwrap_or_default().to_string_lossy();
-    file.rsplit_once('-').is_some_and(|(stem, _)| stem == name)
-}
-
-fn vm_tests_in_lab(
-    programs: &[Executable],
-    env: &[(String, String)],
-    filter: Option<&str>,
-) -> Result<Totals> {
-    // Each program by itself in its crate's folder, as `cargo test` does it; a failed one ends nothing.
-    let mut script = String::from(ATTEMPT);
-    for program in programs
-        .iter()
-        .filter(|program| !is_called(program, SOFTWARE_ONLY))
-    {
-        script += &format!(
-            "run_tests {folder} {path}\n",
-            path = program.path.display(),
-            folder = program.crate_folder.display(),
-        );
-    }
-    script += "exit $status\n";
-    let mut command = LabCommand::new(["sh", "-c", &script, "sh", filter.unwrap_or_default()]);
-    command.env = env.to_vec();
-    command.cpus = VM_CPUS;
-    command.timeout = VM_TIME;
-    command.output = Output::Tee;
-    let outcome = lab::run(&command)?;
-    let mut totals = Totals::default();
-    String::from_utf8_lossy(&outcome.stdout)
-        .lines()
-        .for_each(|line| totals.count(line));
-    Ok(totals.settle(outcome.status == 0, "the lab's half"))
 }
 
 #[cfg(test)]

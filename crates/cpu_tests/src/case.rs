@@ -3,7 +3,7 @@
 use iced_x86::{Decoder, DecoderOptions, Instruction};
 
 use crate::block::{BLOCK_LEN, Block, index};
-use crate::layout::{BLOCKS, CODE, CODE_LEN, MAX_CASES};
+use crate::layout::{CODE, CODE_LEN, CODES_LEN};
 
 /// Some instructions and what they find.
 #[derive(Clone)]
@@ -49,16 +49,19 @@ pub(crate) fn decode(code: &[u8], at: u64) -> Vec<Instruction> {
         .collect()
 }
 
-/// The bytes from [`CODE`] on that run these cases one after the other.
+/// What runs these cases one after the other.
 pub(crate) struct Batch {
-    pub(crate) bytes: Vec<u8>,
+    /// At [`CODE`].
+    pub(crate) code: Vec<u8>,
+    /// At [`crate::layout::BLOCKS`].
+    pub(crate) blocks: Vec<u8>,
 }
 
 impl Batch {
     /// Each case ends with a jump to `done`.
     pub(crate) fn new(cases: &[Case], done: u64) -> Self {
-        let mut bytes = vec![0; MAX_CASES * CODE_LEN + cases.len() * BLOCK_LEN];
-        let (code, blocks) = bytes.split_at_mut((BLOCKS - CODE) as usize);
+        let mut code = vec![0; CODES_LEN];
+        let mut blocks = vec![0; cases.len() * BLOCK_LEN];
         for (case, block) in cases.iter().zip(blocks.chunks_exact_mut(BLOCK_LEN)) {
             let mut body = case.code();
             let end = case.address() + body.len() as u64 + 5;
@@ -69,10 +72,10 @@ impl Batch {
             input.set_register(index::RIP, case.address());
             block.copy_from_slice(&input.0);
         }
-        Self { bytes }
+        Self { code, blocks }
     }
 
     pub(crate) fn count(&self) -> usize {
-        (self.bytes.len() - MAX_CASES * CODE_LEN) / BLOCK_LEN
+        self.blocks.len() / BLOCK_LEN
     }
 }

@@ -1,6 +1,6 @@
 //! Runs cases in both worlds until one of them differs.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use soft_cpu::Tiers;
 
 use crate::block::{BLOCK_LEN, Block};
@@ -31,7 +31,11 @@ pub struct Tester {
     generator: Generator,
     native: Native,
     guests: Vec<(Tiers, Guest)>,
+    deadly: usize,
 }
+
+/// How many cases may end the child before that is no accident.
+const MOST_DEADLY: usize = 100;
 
 impl Tester {
     /// Compares the host with each of `tiers`.
@@ -39,6 +43,14 @@ impl Tester {
     /// # Errors
     /// A host that cannot be the oracle: it takes Linux on a processor of x86-64-v3.
     pub fn new(tiers: &[Tiers]) -> Result<Self> {
+        Self::only(tiers, "")
+    }
+
+    /// Like [`Tester::new`], with those instructions whose name contains `name`: for a closer look.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn only(tiers: &[Tiers], name: &str) -> Result<Self> {
         let harness = Harness::new()?;
         let guests = tiers
             .iter()
@@ -46,8 +58,9 @@ impl Tester {
         Ok(Self {
             guests: guests.collect::<Result<_>>()?,
             native: Native::start(&harness)?,
-            generator: Generator::new(),
+            generator: Generator::new(name),
             harness,
+            deadly: 0,
         })
     }
 
@@ -82,10 +95,20 @@ impl Tester {
     /// Guests and cases that differ from the host.
     fn disagreements(&mut self, cases: &[Case]) -> Result<Vec<(usize, usize)>> {
         let batch = Batch::new(cases, self.harness.done);
-        let native = self.native.run(&batch)?;
+        let Ok(native) = self.native.run(&batch) else {
+            self.native = Native::start(&self.harness)?;
+            return self.disagreements_of_halves(cases);
+        };
         let mut found = Vec::new();
-        for (number, (_, guest)) in self.guests.iter_mut().enumerate() {
-            let soft = guest.run(&batch)?;
+        for number in 0..self.guests.len() {
+            let soft = match self.guests[number].1.run(&batch) {
+                Ok(soft) => soft,
+                Err(_) if cases.len() == 1 => {
+                    found.push((number, 0));
+                    continue;
+                }
+                Err(_) => return self.disagreements_of_halves(cases),
+            };
             let pairs = native.chunks_exact(BLOCK_LEN).zip(soft.chunks_exact(BLOCK_LEN));
             for (index, (native, soft)) in pairs.enumerate() {
                 if native != soft && !compared(&cases[index], native, soft).is_empty() {
@@ -96,15 +119,36 @@ impl Tester {
         Ok(found)
     }
 
+    /// After a world came to no end: narrows down which case it was. One that ends even the child says nothing: it
+    /// destroyed the harness, or what the host's kernel wants of a process.
+    fn disagreements_of_halves(&mut self, cases: &[Case]) -> Result<Vec<(usize, usize)>> {
+        let (first, second) = cases.split_at(cases.len() / 2);
+        if first.is_empty() {
+            self.deadly += 1;
+            ensure!(self.deadly <= MOST_DEADLY, "too many cases end the native child");
+            return Ok(Vec::new());
+        }
+        let mut found = self.disagreements(first)?;
+        let others = self.disagreements(second)?;
+        found.extend(
+            others
+                .into_iter()
+                .map(|(guest, index)| (guest, index + first.len())),
+        );
+        Ok(found)
+    }
+
+    /// None where the host has no answer.
     fn differences(&mut self, case: &Case, guest: usize) -> Result<Vec<String>> {
         let batch = Batch::new(std::slice::from_ref(case), self.harness.done);
-        let native = self.native.run(&batch)?;
-        let soft = self.guests[guest].1.run(&batch)?;
-        ensure!(
-            native.len() == BLOCK_LEN,
-            "the child answered with another number of cases"
-        );
-        Ok(compared(case, &native, &soft))
+        let Ok(native) = self.native.run(&batch) else {
+            self.native = Native::start(&self.harness)?;
+            return Ok(Vec::new());
+        };
+        Ok(match self.guests[guest].1.run(&batch) {
+            Ok(soft) => compared(case, &native, &soft),
+            Err(error) => vec![format!("{error:#}")],
+        })
     }
 
     /// Leaves out what is not needed for a difference.
@@ -131,6 +175,37 @@ impl Tester {
             text,
         })
     }
+}
+
+/// Runs the cases of seeds `first` to `first + count - 1`, on as many threads as there are processors; each gives at
+/// most `most` differences.
+///
+/// # Errors
+/// As [`Tester::new`] and [`Tester::run`].
+pub fn run_on_all_processors(
+    tiers: &[Tiers],
+    first: u64,
+    count: usize,
+    most: usize,
+) -> Result<Vec<Difference>> {
+    let threads = std::thread::available_parallelism()?.get().min(count.max(1));
+    let share = count.div_ceil(threads);
+    let run = |thread: usize| {
+        let start = (thread * share).min(count);
+        let len = share.min(count - start);
+        Tester::new(tiers)?.run(first.wrapping_add(start as u64), len, most)
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|thread| scope.spawn(move || run(thread)))
+            .collect();
+        let mut found = Vec::new();
+        for worker in workers {
+            let ended = worker.join().map_err(|_| anyhow!("a tester panicked"))?;
+            found.extend(ended?);
+        }
+        Ok(found)
+    })
 }
 
 fn compared(case: &Case, native: &[u8], soft: &[u8]) -> Vec<String> {

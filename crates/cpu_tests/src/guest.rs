@@ -15,8 +15,8 @@ use crate::case::Batch;
 use crate::exceptions;
 use crate::harness::Harness;
 use crate::layout::{
-    BATCH_END, BLOCKS, CODE, COUNT, CURRENT, DATA, DATA_END, PAGE, READ_ONLY, RUNTIME, RUNTIME_END,
-    STACK_TOP, VARIABLES,
+    BLOCKS, BLOCKS_END, CODE, CODES_LEN, COUNT, CURRENT, DATA, DATA_END, PAGE, READ_ONLY, RUNTIME,
+    RUNTIME_END, STACK_TOP, VARIABLES,
 };
 use crate::native::variables;
 
@@ -32,11 +32,15 @@ mod place {
     pub(super) const TSS: u64 = 0x6000;
     pub(super) const STUBS: u64 = 0x8000;
     pub(super) const STACK_TOP: u64 = 0x4_0000;
+    /// Upper tables for [`crate::layout::BLOCKS`], which is mapped by two pages of 2 MiB.
+    pub(super) const HIGH_PDPT: u64 = 0xa000;
+    pub(super) const HIGH_DIRECTORY: u64 = 0xb000;
+    pub(super) const BLOCKS: u64 = 0x4000_0000;
     pub(super) const END: u64 = 0x10_0000;
 }
 const KERNEL: u64 = 0x2000_0000;
 /// User memory has the same address in both spaces.
-const USER_END: u64 = 0x1120_0000;
+const USER_END: u64 = 0x3b60_0000;
 
 /// Selectors as Linux has them: a case can read CS and SS.
 pub(crate) const USER_CS: u16 = 0x33;
@@ -52,6 +56,8 @@ pub(crate) struct Guest {
     _vm: Arc<dyn Vm>,
     vcpu: Box<dyn Vcpu>,
     start: CpuState,
+    /// From [`RUNTIME`] on: a case may have written to it.
+    harness: Vec<u8>,
 }
 
 /// Any port write is the end of a batch.
@@ -83,7 +89,11 @@ impl Guest {
     /// # Errors
     /// What keeps a VM from being made.
     pub(crate) fn new(harness: &Harness, tiers: Tiers) -> Result<Self> {
-        let memory = GuestMemory::anonymous(&[(0, place::END), (RUNTIME, USER_END - RUNTIME)])?;
+        let memory = GuestMemory::anonymous(&[
+            (0, place::END),
+            (RUNTIME, USER_END - RUNTIME),
+            (place::BLOCKS, BLOCKS_END - BLOCKS),
+        ])?;
         let hypervisor = soft_cpu::open_with(tiers);
         let vm = hypervisor.create_vm(&VmConfig {
             vcpus: 1,
@@ -92,15 +102,17 @@ impl Guest {
         vm.map_ram(&memory, false)?;
         let vcpu = vm.create_vcpu(0, &hypervisor.capabilities().cpuid)?;
         let start = start_state(harness);
+        let mut code = harness.code.clone();
+        code.resize((VARIABLES - RUNTIME) as usize, 0);
+        code.extend(variables(harness, harness.guest_end));
         let guest = Self {
+            harness: code,
             memory,
             _vm: vm,
             vcpu,
             start,
         };
         guest.write_tables()?;
-        guest.write(RUNTIME, &harness.code)?;
-        guest.write(VARIABLES, &variables(harness, harness.guest_end))?;
         guest.write_exceptions(harness)?;
         Ok(guest)
     }
@@ -110,7 +122,9 @@ impl Guest {
     /// # Errors
     /// A guest that stops otherwise than by its end.
     pub(crate) fn run(&mut self, batch: &Batch) -> Result<Vec<u8>> {
-        self.write(CODE, &batch.bytes)?;
+        self.write(RUNTIME, &self.harness)?;
+        self.write(CODE, &batch.code)?;
+        self.write(place::BLOCKS, &batch.blocks)?;
         self.write(COUNT, &(batch.count() as u64).to_le_bytes())?;
         self.write(CURRENT, &BLOCKS.to_le_bytes())?;
         self.vcpu.set_state(&self.start)?;
@@ -140,7 +154,7 @@ impl Guest {
             );
         }
         let mut blocks = vec![0; batch.count() * BLOCK_LEN];
-        self.memory.read_slice(&mut blocks, GuestAddress(BLOCKS))?;
+        self.memory.read_slice(&mut blocks, GuestAddress(place::BLOCKS))?;
         Ok(blocks)
     }
 
@@ -164,6 +178,12 @@ impl Guest {
         const WRITABLE: u64 = 2;
         const NO_EXECUTE: u64 = 1 << 63;
         self.write_words(place::PML4, [place::PDPT | TABLE])?;
+        let index = |shift: u32| (BLOCKS >> shift & 0x1ff) * 8;
+        self.write_words(place::PML4 + index(39), [place::HIGH_PDPT | TABLE])?;
+        self.write_words(place::HIGH_PDPT + index(30), [place::HIGH_DIRECTORY | TABLE])?;
+        let pages = (BLOCKS..BLOCKS_END).step_by(1 << 21);
+        let pages = pages.map(|page| page - BLOCKS + place::BLOCKS | TABLE | LARGE | NO_EXECUTE);
+        self.write_words(place::HIGH_DIRECTORY + index(21), pages)?;
         self.write_words(place::PDPT, [place::DIRECTORY | TABLE])?;
         let first = RUNTIME >> 21;
         let tables = (USER_END - RUNTIME) >> 21;
@@ -176,7 +196,7 @@ impl Guest {
         self.write_words(place::DIRECTORY + (KERNEL >> 21) * 8, [PRESENT_WRITABLE | LARGE])?;
         let ranges = [
             (RUNTIME, RUNTIME_END, WRITABLE),
-            (CODE, BATCH_END, WRITABLE),
+            (CODE & !(PAGE - 1), CODE + CODES_LEN as u64, WRITABLE),
             (DATA, DATA_END, WRITABLE | NO_EXECUTE),
             (READ_ONLY, READ_ONLY + PAGE, NO_EXECUTE),
         ];

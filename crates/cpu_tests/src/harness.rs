@@ -10,8 +10,8 @@ use iced_x86::{BlockEncoderOptions, IcedError};
 
 use crate::block::{BLOCK_LEN, NO_EXCEPTION, REGISTERS, WINDOWS, XSAVE_LEN, index};
 use crate::layout::{
-    AT_END, BATCH_LEN, BLOCKS, CODE, COUNT, CURRENT, LAST_WINDOW, LAST_WINDOW_LEN, RUNTIME, SCRATCH,
-    SIGACTION, SIGSTACK, STACK_TOP, TARGET, WINDOW, WINDOW_LEN,
+    AT_END, BLOCKS, BLOCKS_LEN, CODE, CODES_LEN, COUNT, CURRENT, DATA, DATA_END, LAST_WINDOW,
+    LAST_WINDOW_LEN, RUNTIME, SCRATCH, SIGACTION, SIGSTACK, STACK_TOP, TARGET, WINDOW, WINDOW_LEN,
 };
 
 /// The harness's code for [`RUNTIME`] and its entry points.
@@ -136,6 +136,11 @@ fn assemble() -> Result<Harness, IcedError> {
 fn load(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.mov(rax, qword_ptr(r15 + slot(index::RIP)))?;
     a.mov(qword_ptr(TARGET), rax)?;
+    // What earlier cases left behind is of no influence.
+    a.mov(rdi, DATA)?;
+    a.mov(ecx, ((DATA_END - DATA) / 8) as u32)?;
+    a.xor(eax, eax)?;
+    a.rep().stosq()?;
     a.lea(rsi, qword_ptr(r15 + WINDOWS as i32))?;
     for (window, len) in [(WINDOW, WINDOW_LEN), (LAST_WINDOW, LAST_WINDOW_LEN)] {
         a.mov(rdi, window)?;
@@ -194,7 +199,7 @@ mod call {
 /// SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV.
 const SIGNALS: [u32; 5] = [4, 5, 7, 8, 11];
 /// Seconds that a batch may take.
-const PATIENCE: u32 = 60;
+const PATIENCE: u32 = 20;
 
 fn set_up_signals(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.mov(rdi, SIGSTACK)?;
@@ -212,7 +217,7 @@ fn set_up_signals(a: &mut CodeAssembler) -> Result<(), IcedError> {
     Ok(())
 }
 
-/// The number of cases and the length of the batch, then the batch; ends the process where there is none.
+/// The number of cases and the length of their blocks, then code and blocks; ends the process where there is none.
 fn read(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.mov(rbx, COUNT)?;
     a.mov(rbp, 16_u64)?;
@@ -221,7 +226,10 @@ fn read(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.mov(eax, call::ALARM)?;
     a.syscall()?;
     a.mov(rbx, CODE)?;
-    a.mov(rbp, qword_ptr(BATCH_LEN))?;
+    a.mov(rbp, CODES_LEN as u64)?;
+    transfer(a, call::READ)?;
+    a.mov(rbx, BLOCKS)?;
+    a.mov(rbp, qword_ptr(BLOCKS_LEN))?;
     transfer(a, call::READ)?;
     a.mov(rax, BLOCKS)?;
     a.mov(qword_ptr(CURRENT), rax)

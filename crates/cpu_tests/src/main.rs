@@ -27,6 +27,9 @@ struct Arguments {
     /// How many differences are shown, each made as short as possible.
     #[arg(long, default_value_t = 1)]
     most: usize,
+    /// Only instructions whose code's name contains this, as in `Vaddps`.
+    #[arg(long, default_value = "")]
+    only: String,
     /// Show one difference for each kind of instruction, and how many there were.
     #[arg(long)]
     count: bool,
@@ -65,7 +68,7 @@ fn compare(arguments: &Arguments) -> Result<bool> {
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
     let seed = arguments.seed.unwrap_or(now.as_nanos() as u64);
-    let mut tester = Tester::new(&tiers)?;
+    let mut tester = Tester::only(&tiers, &arguments.only)?;
     let began = Instant::now();
     let (mut done, mut found) = (0, Vec::new());
     let limit = arguments.seconds.map(Duration::from_secs);

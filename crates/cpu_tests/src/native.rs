@@ -10,8 +10,8 @@ use crate::block::BLOCK_LEN;
 use crate::case::Batch;
 use crate::harness::Harness;
 use crate::layout::{
-    AT_END, BATCH_END, CODE, DATA, DATA_END, PAGE, READ_ONLY, RUNTIME, RUNTIME_END, SIGACTION, SIGNAL_STACK,
-    SIGNAL_STACK_LEN, SIGSTACK, STACK_TOP, VARIABLES,
+    AT_END, BLOCKS, BLOCKS_END, CODE, CODES_LEN, DATA, DATA_END, PAGE, READ_ONLY, RUNTIME, RUNTIME_END,
+    SIGACTION, SIGNAL_STACK, SIGNAL_STACK_LEN, SIGSTACK, STACK_TOP, VARIABLES,
 };
 
 /// What `/proc/cpuinfo` calls the features of x86-64-v3: what a case may use.
@@ -67,8 +67,9 @@ impl Native {
             anyhow::bail!("the native child has no pipes");
         };
         input.write_all(&(batch.count() as u64).to_le_bytes())?;
-        input.write_all(&(batch.bytes.len() as u64).to_le_bytes())?;
-        input.write_all(&batch.bytes)?;
+        input.write_all(&(batch.blocks.len() as u64).to_le_bytes())?;
+        input.write_all(&batch.code)?;
+        input.write_all(&batch.blocks)?;
         let mut blocks = vec![0; batch.count() * BLOCK_LEN];
         output
             .read_exact(&mut blocks)
@@ -117,12 +118,15 @@ fn executable(harness: &Harness) -> Vec<u8> {
     contents.resize((VARIABLES - RUNTIME) as usize, 0);
     contents.extend(variables(harness, harness.child_end));
     let len = contents.len() as u64;
+    let codes = CODE & !(PAGE - 1);
+    let codes_len = (CODE - codes + CODES_LEN as u64).next_multiple_of(PAGE);
     let segments = [
         (LOAD, READ | WRITE | EXECUTE, RUNTIME, len, RUNTIME_END - RUNTIME),
-        (LOAD, READ | WRITE | EXECUTE, CODE, 0, BATCH_END - CODE),
+        (LOAD, READ | WRITE | EXECUTE, codes, 0, codes_len),
         (LOAD, READ | WRITE, DATA, 0, DATA_END - DATA),
         // Linux maps what has no bytes in the file writable.
         (LOAD, READ, READ_ONLY, PAGE, PAGE),
+        (LOAD, READ | WRITE, BLOCKS, 0, BLOCKS_END - BLOCKS),
         (GNU_STACK, READ | WRITE, 0, 0, 0),
     ];
     let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();

@@ -1,6 +1,6 @@
 //! What the architecture leaves open, and so is not compared.
 
-use iced_x86::{FlowControl, Instruction, Mnemonic, RflagsBits};
+use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, RflagsBits};
 
 /// Status flags as RFLAGS has them.
 const STATUS: [(u32, u64); 6] = [
@@ -27,7 +27,10 @@ pub(crate) fn after(instruction: &Instruction, before: u32) -> u32 {
         before & !written
     };
     // Rotations by another count than 1 leave OF undefined, also where the count is a multiple of the width.
-    let rotated = matches!(instruction.mnemonic(), Mnemonic::Rcl | Mnemonic::Rcr);
+    let count = instruction.immediate8() & 0x3f;
+    let rotated = matches!(instruction.mnemonic(), Mnemonic::Rcl | Mnemonic::Rcr)
+        && instruction.op1_kind() == OpKind::Immediate8
+        && !matches!(count, 0 | 1);
     before | instruction.rflags_undefined() | if rotated { RflagsBits::OF } else { 0 }
 }
 

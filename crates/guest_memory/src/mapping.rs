@@ -11,25 +11,33 @@ use crate::watch::{RegionWatch, WatchSlice};
 /// can use one only where host address and guest-physical address agree below it.
 pub(crate) const LARGE_PAGE: usize = 2 << 20;
 
-/// Zeroed memory that is the host's to give when it is first touched. Unmapped when dropped.
+/// Addresses before and behind RAM at which nothing is ever mapped, at the least: more than any single access reaches
+/// over. A bound that is forgotten somewhere ends the process, and shows nobody else's memory.
+const GUARD: usize = 64 << 10;
+
+/// Zeroed memory that is the host's to give when it is first touched, between addresses that cannot be accessed.
+/// Unmapped when dropped.
 #[derive(Debug)]
 pub struct Mapping {
     start: usize,
-    len: usize,
     watch: RegionWatch,
+    /// With the guards.
+    reserved: (usize, usize),
 }
 
 impl Mapping {
     /// Maps `len` bytes for the guest-physical address `gpa`; both are multiples of a page.
     pub(crate) fn anonymous(gpa: u64, len: usize) -> io::Result<Self> {
         let spare = if len < LARGE_PAGE { 0 } else { LARGE_PAGE };
-        let all = len.checked_add(spare).ok_or(io::ErrorKind::OutOfMemory)?;
+        let all = len
+            .checked_add(spare + 2 * GUARD)
+            .ok_or(io::ErrorKind::OutOfMemory)?;
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory that is in use.
         let address = unsafe {
             libc::mmap(
                 null_mut(),
                 all,
-                libc::PROT_READ | libc::PROT_WRITE,
+                libc::PROT_NONE,
                 libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
                 -1,
                 0,
@@ -38,14 +46,27 @@ impl Mapping {
         if address == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let mut mapping = Self {
-            start: address as usize,
-            len: all,
-            watch: RegionWatch::new(len),
+        let first = address as usize + GUARD;
+        let ahead = if spare == 0 {
+            0
+        } else {
+            (gpa as usize).wrapping_sub(first) % LARGE_PAGE
         };
-        if spare > 0 {
-            let ahead = (gpa as usize).wrapping_sub(mapping.start) % LARGE_PAGE;
-            mapping.cut(ahead, len);
+        let mapping = Self {
+            start: first + ahead,
+            watch: RegionWatch::new(len),
+            reserved: (address as usize, all),
+        };
+        // SAFETY: the range is a part of the mapping above, that nobody has an address of yet.
+        let failed = unsafe {
+            libc::mprotect(
+                mapping.start as *mut libc::c_void,
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+            )
+        };
+        if failed != 0 {
+            return Err(io::Error::last_os_error());
         }
         Ok(mapping)
     }
@@ -59,30 +80,14 @@ impl Mapping {
     pub(crate) fn start(&self) -> *mut u8 {
         self.start as *mut u8
     }
-
-    /// Unmaps all but the `len` bytes after the first `ahead`.
-    fn cut(&mut self, ahead: usize, len: usize) {
-        let behind = self.len - ahead - len;
-        for (start, len) in [(self.start, ahead), (self.start + ahead + len, behind)] {
-            unmap(start, len);
-        }
-        self.start += ahead;
-        self.len = len;
-    }
-}
-
-/// Unmaps a part of a [`Mapping`] that nobody has an address of.
-fn unmap(start: usize, len: usize) {
-    if len > 0 {
-        // SAFETY: the range belongs to a mapping made above. Its owner is about to forget it, and gave addresses in
-        // it only to a region of `vm-memory` that is gone, or none yet. What it fails for, there is not.
-        unsafe { libc::munmap(start as *mut libc::c_void, len) };
-    }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        unmap(self.start, self.len);
+        let (start, len) = self.reserved;
+        // SAFETY: the range is the mapping made above. Its owner goes, and gave addresses in it only to a region of
+        // `vm-memory` that is gone, or none yet. What it fails for, there is not.
+        unsafe { libc::munmap(start as *mut libc::c_void, len) };
     }
 }
 
@@ -116,8 +121,34 @@ mod tests {
             let mapping = Mapping::anonymous(gpa, 3 * LARGE_PAGE).unwrap();
 
             assert_eq!(mapping.start as u64 % LARGE_PAGE as u64, gpa % LARGE_PAGE as u64);
-            assert_eq!(mapping.len, 3 * LARGE_PAGE);
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn anonymous_lies_between_guards() {
+        for len in [4096, 3 * LARGE_PAGE] {
+            let mapping = Mapping::anonymous(0x1000, len).unwrap();
+
+            let rights = rights_around(mapping.start, len);
+
+            assert_eq!(rights, ["---p", "rw-p", "---p"]);
+        }
+    }
+
+    /// As the host has them for the bytes before, in and behind a mapping.
+    #[cfg(target_os = "linux")]
+    fn rights_around(start: usize, len: usize) -> [String; 3] {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        [start - GUARD, start, start + len + GUARD - 1].map(|address| {
+            let line = maps.lines().find(|line| {
+                let (from, rest) = line.split_once('-').unwrap();
+                let (to, _) = rest.split_once(' ').unwrap();
+                let [from, to] = [from, to].map(|edge| usize::from_str_radix(edge, 16).unwrap());
+                (from..to).contains(&address)
+            });
+            line.unwrap().split(' ').nth(1).unwrap().to_owned()
+        })
     }
 
     #[test]

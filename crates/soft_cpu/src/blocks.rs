@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, RflagsBits};
+use iced_x86::{
+    Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register, RflagsBits,
+};
 
 use crate::cpu::{Cpu, Mode, SegReg};
 use crate::exception::Exception;
@@ -394,7 +396,32 @@ impl Exec<'_> {
 const DECODER: u32 = DecoderOptions::AMD | DecoderOptions::FORCE_RESERVED_NOP;
 
 fn decode(bytes: &[u8], bits: u8, ip: u64) -> Instruction {
-    Decoder::with_ip(bits.into(), bytes, ip, DECODER).decode()
+    let instruction = Decoder::with_ip(bits.into(), bytes, ip, DECODER).decode();
+    if instruction.code() == Code::Pause && bits == 64 {
+        return exchange_in_pause(bytes, instruction);
+    }
+    instruction
+}
+
+/// REX.B makes an exchange with R8 out of `PAUSE`, as out of any other `NOP` of one byte (Intel SDM vol. 2, XCHG);
+/// the decoder does not know.
+fn exchange_in_pause(bytes: &[u8], pause: Instruction) -> Instruction {
+    let prefixes = &bytes[..pause.len() - 1];
+    let Some(&rex) = prefixes.last().filter(|rex| *rex & 0xf1 == 0x41) else {
+        return pause;
+    };
+    let (code, extended, accumulator) = match (rex & 8 != 0, prefixes.contains(&0x66)) {
+        (true, _) => (Code::Xchg_r64_RAX, Register::R8, Register::RAX),
+        (false, true) => (Code::Xchg_r16_AX, Register::R8W, Register::AX),
+        (false, false) => (Code::Xchg_r32_EAX, Register::R8D, Register::EAX),
+    };
+    // These operands suit this code: it cannot fail.
+    let Ok(mut exchange) = Instruction::with2(code, extended, accumulator) else {
+        return pause;
+    };
+    exchange.set_len(pause.len());
+    exchange.set_next_ip(pause.next_ip());
+    exchange
 }
 
 /// Whether what comes after `instruction` may have to be found anew: control went elsewhere, or it may have

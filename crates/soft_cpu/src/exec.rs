@@ -125,6 +125,16 @@ impl Exec<'_> {
         (segment, self.offset(instruction))
     }
 
+    /// Segment of the operand that a string instruction addresses by (R)SI, or others by (R)DI alone.
+    #[inline]
+    pub(crate) fn string_segment(&self, instruction: &Instruction) -> SegReg {
+        match segment_register(instruction.memory_segment()) {
+            // Here too prefixes without a base of their own mean nothing.
+            SegReg::Es | SegReg::Cs | SegReg::Ss if self.cpu.mode.bits == 64 => SegReg::Ds,
+            segment => segment,
+        }
+    }
+
     /// The offset of the memory operand, as `LEA` computes it.
     #[inline]
     pub(crate) fn offset(&self, instruction: &Instruction) -> u64 {

@@ -72,7 +72,6 @@ pub(super) fn instruction(instruction: &Instruction) -> bool {
         && !instruction.is_save_restore_instruction()
         && !depends_on_the_world(instruction.mnemonic())
         && !depends_on_the_vendor(instruction)
-        && !is_open(instruction.mnemonic())
         && !is_approximate(instruction.mnemonic())
 }
 
@@ -154,36 +153,7 @@ fn depends_on_the_vendor(instruction: &Instruction) -> bool {
     use Code as C;
     matches!(
         instruction.code(),
-        C::Reservednop_rm16_r16_0F0D
-            | C::Reservednop_rm32_r32_0F0D
-            | C::Reservednop_rm64_r64_0F0D
-            | C::Popfq
-            | C::Pause
-    )
-}
-
-/// Known to differ from Zen in which of two exceptions comes first, and in what has changed by then: conversions into
-/// MMX registers and stores of integers while invalid operations are not masked, and masked stores of bytes across
-/// an absent page.
-fn is_open(mnemonic: Mnemonic) -> bool {
-    use Mnemonic as M;
-    matches!(
-        mnemonic,
-        M::Cvtps2pi
-            | M::Cvttps2pi
-            | M::Cvtpd2pi
-            | M::Cvttpd2pi
-            | M::Cvtpi2ps
-            | M::Fist
-            | M::Fistp
-            | M::Fisttp
-            | M::Fbstp
-            | M::Fst
-            | M::Fstp
-            | M::Vcvtps2ph
-            | M::Maskmovq
-            | M::Maskmovdqu
-            | M::Vmaskmovdqu
+        C::Reservednop_rm16_r16_0F0D | C::Reservednop_rm32_r32_0F0D | C::Reservednop_rm64_r64_0F0D
     )
 }
 

@@ -23,14 +23,16 @@ pub(crate) struct Generator {
 }
 
 impl Generator {
-    pub(crate) fn new() -> Self {
+    /// Of the instructions whose code's name, as the disassembler's library has it, contains `only`.
+    pub(crate) fn new(only: &str) -> Self {
         let mut families: Vec<_> = Family::ALL.iter().map(|family| (*family, Vec::new())).collect();
-        for code in Code::values() {
+        for code in Code::values().filter(|code| format!("{code:?}").contains(only)) {
             if let Some(family) = eligible::family(code) {
                 let codes = families.iter_mut().find(|(one, _)| *one == family);
                 codes.into_iter().for_each(|(_, codes)| codes.push(code));
             }
         }
+        families.retain(|(_, codes)| !codes.is_empty());
         Self { families }
     }
 
@@ -83,10 +85,11 @@ impl Generator {
 
     fn plain(&self, at: u64, random: &mut Random) -> Option<Vec<u8>> {
         let share = random.below(100);
-        let (_, codes) = self
+        let found = self
             .families
             .iter()
-            .find(|(family, _)| share < family.share_ends())?;
+            .find(|(family, _)| share < family.share_ends());
+        let (_, codes) = found.or(self.families.last())?;
         let instruction = operands::fill(random.pick(codes), random)?;
         let mut bytes = encode(&instruction, at)?;
         // A prefix that means nothing, or something else altogether.
@@ -107,8 +110,14 @@ fn encode(instruction: &Instruction, at: u64) -> Option<Vec<u8>> {
 /// Undefined flags behind an item, where it can be part of a case: it must not depend on undefined flags.
 fn checked(item: &[u8], at: u64, mut undefined: u32) -> Option<u32> {
     let mut jumps = false;
-    for instruction in decode(item, at) {
+    let instructions = decode(item, at);
+    for instruction in &instructions {
+        let instruction = *instruction;
         if !eligible::instruction(&instruction) || instruction.rflags_read() & undefined != 0 {
+            return None;
+        }
+        // A prefix can shorten an instruction, so that its last bytes are another.
+        if eligible::is_branch(&instruction) && !stays_inside(&instructions, &instruction) {
             return None;
         }
         let after = undefined::after(&instruction, undefined);
@@ -116,4 +125,10 @@ fn checked(item: &[u8], at: u64, mut undefined: u32) -> Option<u32> {
         jumps |= eligible::is_branch(&instruction);
     }
     Some(undefined)
+}
+
+/// Whether a branch goes forwards, to an instruction or to the end.
+fn stays_inside(instructions: &[Instruction], branch: &Instruction) -> bool {
+    let target = branch.near_branch_target();
+    target > branch.ip() && instructions.iter().any(|one| one.next_ip() == target)
 }

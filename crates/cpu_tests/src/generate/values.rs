@@ -161,7 +161,7 @@ pub(super) fn block(random: &mut Random) -> Block {
         .iter()
         .fold(0, |flags, bit| flags | (random.next() & 1) << bit);
     let rare = |random: &mut Random, bit: u64, times: usize| u64::from(random.once_in(times)) << bit;
-    let flags = status | 2 | rare(random, 10, 8) | rare(random, 21, 8);
+    let flags = status | 2 | rare(random, 10, 8) | rare(random, 18, 24) | rare(random, 21, 8);
     block.set_register(index::FLAGS, flags);
     extended_state(&mut block, random);
     for at in (WINDOWS..WINDOWS + WINDOW_LEN + LAST_WINDOW_LEN).step_by(16) {

@@ -102,7 +102,11 @@ fn compare_exchange_16(exec: &mut Exec<'_>, instruction: &Instruction) -> Result
     let expected = pair(exec, Cpu::RDX, Cpu::RAX);
     let new = pair(exec, Cpu::RCX, Cpu::RBX);
     let (segment, offset) = exec.effective_address(instruction);
-    let linear = exec.linear(segment, offset, 16, Access::Write)?;
+    let linear = match exec.linear(segment, offset, 16, Access::Write) {
+        // Alignment comes before what is wrong with the stack's addresses: seen on Zen.
+        Err(_) if offset % 16 != 0 => return Err(Exception::PROTECTION),
+        linear => linear?,
+    };
     if linear % 16 != 0 {
         return Err(Exception::PROTECTION);
     }

@@ -14,6 +14,7 @@ pub(super) fn handler(instruction: &Instruction) -> Option<Handler> {
         Mnemonic::Mov => mov(instruction),
         Mnemonic::Movnti => by_size!(size, store_register),
         Mnemonic::Movzx => extending::<false>(instruction),
+        Mnemonic::Movsxd if size == 2 => Some(move_doubleword),
         Mnemonic::Movsx | Mnemonic::Movsxd => extending::<true>(instruction),
         Mnemonic::Lea => by_word_size!(size, lea),
         Mnemonic::Movbe if is_register(instruction, 0) => by_word_size!(size, movbe_load),
@@ -98,6 +99,17 @@ fn extend<const SIGNED: bool, const TO: usize, const FROM: usize>(
     let value = exec.read_sized::<FROM>(instruction, 1)?;
     let value = if SIGNED { sign_extend(value, FROM) } else { value };
     exec.set_register::<TO>(instruction.op0_register(), value);
+    Ok(())
+}
+
+/// `MOVSXD` to 16 bits, which nobody uses: memory is a doubleword all the same, of which half is used (seen on Zen).
+fn move_doubleword(exec: &mut Exec<'_>, instruction: &Instruction) -> Result<(), Exception> {
+    let value = if is_register(instruction, 1) {
+        exec.register::<2>(instruction.op1_register())
+    } else {
+        exec.load_operand::<4>(instruction)?
+    };
+    exec.set_register::<2>(instruction.op0_register(), value);
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use iced_x86::{Code, Instruction, OpKind, Register};
 
 use crate::cpu::{Cpu, SegReg, flags};
 use crate::exception::Exception;
-use crate::exec::{Exec, Handler, mask, segment_register};
+use crate::exec::{Exec, Handler, mask};
 use crate::memory::Access;
 
 use hypervisor::x86_64::SegmentAttributes as A;
@@ -150,7 +150,7 @@ fn element<const S: usize, const IN: bool>(
         let value = exec.port_in::<S>(port);
         exec.linear_store(set, linear, S, value)?;
     } else {
-        let value = exec.load(segment_register(instruction.memory_segment()), at, S)?;
+        let value = exec.load(exec.string_segment(instruction), at, S)?;
         exec.port_out::<S>(port, value);
     }
     pointer.advance(exec, S as u64);

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use iced_x86::{CpuidFeature, EncodingKind, FlowControl, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{Code, CpuidFeature, EncodingKind, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
 use crate::cpu::{Mode, VectorMode};
 
@@ -77,6 +77,8 @@ pub(super) fn runs_as_itself(instruction: &Instruction, mode: Mode) -> bool {
             .iter()
             .all(|&feature| host_runs(feature))
         && !is_special(instruction.mnemonic())
+        // Its operand in memory is wider than it says, on some hosts.
+        && instruction.code() != Code::Movsxd_r16_rm16
         && (0..instruction.op_count()).all(|index| plain_operand(instruction, index))
         && vector_allowed(instruction, mode)
         && !addresses_by_bit_offset(instruction)

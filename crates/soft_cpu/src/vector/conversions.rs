@@ -164,10 +164,10 @@ fn to_halves(exec: &mut Exec<'_>, instruction: &Instruction) -> Result<(), Excep
         result[to / 64] |= made << (to % 64);
     }
     if instruction.op0_kind() == OpKind::Memory {
-        // The exception comes before the store, but a store that fails leaves no flags.
-        exec.end_float_step(&mut environment)?;
-        exec.vector_store(instruction, &result, shape.size() / 2, false)?;
-        return exec.commit_float(&environment);
+        // A fault of memory comes before the exception, and leaves no flags: seen on Zen.
+        exec.vector_probe(instruction, shape.size() / 2)?;
+        exec.commit_float(&environment)?;
+        return exec.vector_store(instruction, &result, shape.size() / 2, false);
     }
     exec.commit_float(&environment)?;
     let narrow = Shape { wide: false, ..shape };

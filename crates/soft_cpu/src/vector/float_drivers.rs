@@ -11,14 +11,14 @@ use crate::exec::Exec;
 impl Exec<'_> {
     /// What MXCSR says now.
     #[inline]
-    pub(super) fn float_environment(&self) -> Environment {
+    pub(crate) fn float_environment(&self) -> Environment {
         Environment::of(self.cpu.vector.mxcsr)
     }
 
     /// Sets the flags that were raised; #XM where one is not masked, or #UD where the operating system does not
     /// know that one (Intel SDM vol. 1, 11.5.2, and vol. 3, 2.5: OSXMMEXCPT).
     #[inline]
-    pub(super) fn commit_float(&mut self, environment: &Environment) -> Result<(), Exception> {
+    pub(crate) fn commit_float(&mut self, environment: &Environment) -> Result<(), Exception> {
         let (flags, exception) = environment.outcome();
         self.cpu.vector.mxcsr |= flags;
         if !exception {

@@ -6,7 +6,7 @@ use super::drivers::handler;
 use super::operands::{Shape, Vector, to_bytes};
 use crate::cpu::{Mode, SegReg};
 use crate::exception::Exception;
-use crate::exec::{Exec, Handler, mask, sign_extend};
+use crate::exec::{Exec, Handler, address_mask, mask, sign_extend};
 use crate::memory::Access;
 
 pub(super) fn handler(instruction: &Instruction) -> Option<Handler> {
@@ -41,19 +41,17 @@ fn chosen<const SIZE: usize>(by: &Vector, index: usize) -> bool {
     element::<SIZE>(by, index) >> (SIZE * 8 - 1) != 0
 }
 
-/// `MASKMOVDQU`: bytes to (R)DI. Bytes that are not chosen are neither written nor fault.
+/// `MASKMOVDQU`: bytes to (R)DI. Memory faults as if all bytes were chosen: seen on Zen.
 fn store_bytes(exec: &mut Exec<'_>, instruction: &Instruction) -> Result<(), Exception> {
     exec.shape(instruction)?;
     let bytes = to_bytes(&exec.vector(instruction.op1_register()));
     let by = exec.vector(instruction.op2_register());
     let (segment, offset) = exec.string_address(instruction);
     let start = exec.linear(segment, offset, 16, Access::Write)?;
+    exec.check_aligned(start, 8)?;
     let set = exec.cpu.mode.set;
-    let chosen_bytes = || (0..16).filter(|&index| chosen::<1>(&by, index));
-    for index in chosen_bytes() {
-        exec.linear_probe(set, start.wrapping_add(index as u64), 1, Access::Write)?;
-    }
-    for index in chosen_bytes() {
+    exec.linear_probe(set, start, 16, Access::Write)?;
+    for index in (0..16).filter(|&index| chosen::<1>(&by, index)) {
         let at = start.wrapping_add(index as u64);
         exec.linear_store(set, at, 1, bytes[index].into())?;
     }
@@ -64,7 +62,8 @@ fn store_bytes(exec: &mut Exec<'_>, instruction: &Instruction) -> Result<(), Exc
 fn masked<const SIZE: usize>(exec: &mut Exec<'_>, instruction: &Instruction) -> Result<(), Exception> {
     let shape = exec.shape(instruction)?;
     let by = exec.vector(instruction.op1_register());
-    let (segment, offset) = exec.effective_address(instruction);
+    let start = exec.effective_address(instruction);
+    let width = address_mask(instruction, exec.cpu.mode.bits);
     let stores = instruction.op0_kind() == OpKind::Memory;
     let access = if stores { Access::Write } else { Access::Read };
     let set = exec.cpu.mode.set;
@@ -72,7 +71,7 @@ fn masked<const SIZE: usize>(exec: &mut Exec<'_>, instruction: &Instruction) -> 
     if !stores {
         let mut value = [0; 4];
         for index in chosen_elements() {
-            let at = exec.element_address::<SIZE>(segment, offset, index, access)?;
+            let at = exec.element_address::<SIZE>(start, width, index, access)?;
             set_element::<SIZE>(&mut value, index, exec.linear_load(set, at, SIZE)?);
         }
         exec.set_vector(instruction.op0_register(), value, shape);
@@ -80,11 +79,11 @@ fn masked<const SIZE: usize>(exec: &mut Exec<'_>, instruction: &Instruction) -> 
     }
     let value = exec.vector(instruction.op2_register());
     for index in chosen_elements() {
-        let at = exec.element_address::<SIZE>(segment, offset, index, access)?;
+        let at = exec.element_address::<SIZE>(start, width, index, access)?;
         exec.linear_probe(set, at, SIZE as u64, access)?;
     }
     for index in chosen_elements() {
-        let at = exec.element_address::<SIZE>(segment, offset, index, access)?;
+        let at = exec.element_address::<SIZE>(start, width, index, access)?;
         exec.linear_store(set, at, SIZE, element::<SIZE>(&value, index))?;
     }
     Ok(())
@@ -95,12 +94,12 @@ impl Exec<'_> {
     /// by byte.
     fn element_address<const SIZE: usize>(
         &self,
-        segment: SegReg,
-        offset: u64,
+        (segment, offset): (SegReg, u64),
+        width: u64,
         index: usize,
         access: Access,
     ) -> Result<u64, Exception> {
-        let first = offset.wrapping_add((index * SIZE) as u64);
+        let first = offset.wrapping_add((index * SIZE) as u64) & width;
         self.linear(segment, first.wrapping_add(SIZE as u64 - 1), 1, access)?;
         self.linear(segment, first, 1, access)
     }
@@ -163,6 +162,7 @@ impl Exec<'_> {
             base => base.size(),
         };
         let offset = start.wrapping_add(scaled) & Mode::mask(width as u8 * 8);
-        self.load(segment, offset, SIZE)
+        let at = self.element_address::<SIZE>((segment, offset), u64::MAX, 0, Access::Read)?;
+        self.linear_load(self.cpu.mode.set, at, SIZE)
     }
 }

@@ -9,7 +9,7 @@ mod conversions;
 mod crypto;
 mod drivers;
 mod elements;
-mod float;
+pub(crate) mod float;
 mod float_drivers;
 mod fma;
 mod integer;

@@ -185,6 +185,8 @@ impl Exec<'_> {
         if misaligned(linear) {
             return Err(Exception::PROTECTION);
         }
+        // Checks know no wider alignment: seen on Zen.
+        self.check_aligned(linear, size.min(16) as u64)?;
         Ok(linear)
     }
 
@@ -215,6 +217,12 @@ impl Exec<'_> {
         self.linear_write(self.cpu.mode.set, linear, &to_bytes(value)[..size])
     }
 
+    /// Raises what a store of `size` bytes to the memory operand, at any address, would raise.
+    pub(super) fn vector_probe(&mut self, instruction: &Instruction, size: usize) -> Result<(), Exception> {
+        let linear = self.vector_address(instruction, size, false, Access::Write)?;
+        self.linear_probe(self.cpu.mode.set, linear, size as u64, Access::Write)
+    }
+
     /// Stores the low 1, 2, 4 or 8 bytes of `value` to the memory operand.
     #[inline]
     pub(super) fn chunk_store(
@@ -234,7 +242,7 @@ impl Exec<'_> {
             OpKind::MemorySegEDI => Register::EDI,
             _ => Register::RDI,
         };
-        let segment = crate::exec::segment_register(instruction.memory_segment());
+        let segment = self.string_segment(instruction);
         (segment, self.gpr(register))
     }
 }

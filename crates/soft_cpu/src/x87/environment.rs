@@ -6,6 +6,7 @@ use super::{REGISTER, X87, area, status};
 use crate::cpu::{Cpu, control as cr, flags};
 use crate::exception::Exception;
 use crate::exec::{Exec, Handler};
+use crate::memory::Access;
 
 /// Seven words, or seven double words.
 const LEN_16: usize = 14;
@@ -34,8 +35,8 @@ fn store_environment<const LEN: usize>(
 ) -> Result<(), Exception> {
     exec.check_x87()?;
     let bytes = image(exec.cpu, LEN);
-    let (segment, offset) = exec.effective_address(instruction);
-    exec.write_bytes(segment, offset, &bytes[..LEN])?;
+    let linear = exec.environment_address::<LEN>(instruction, LEN, Access::Write)?;
+    exec.linear_write(exec.cpu.mode.set, linear, &bytes[..LEN])?;
     let x87 = &mut exec.cpu.x87;
     x87.set_control(x87.control | status::FLAGS);
     Ok(())
@@ -47,8 +48,8 @@ fn load_environment<const LEN: usize>(
 ) -> Result<(), Exception> {
     exec.wait_x87()?;
     let mut bytes = [0; LEN];
-    let (segment, offset) = exec.effective_address(instruction);
-    exec.read_bytes(segment, offset, &mut bytes)?;
+    let linear = exec.environment_address::<LEN>(instruction, LEN, Access::Read)?;
+    exec.linear_read(exec.cpu.mode.set, linear, &mut bytes)?;
     load(exec.cpu, &bytes);
     Ok(())
 }
@@ -60,8 +61,8 @@ fn save<const LEN: usize>(exec: &mut Exec<'_>, instruction: &Instruction) -> Res
     for (slot, register) in bytes[LEN..].chunks_exact_mut(10).zip(exec.cpu.x87.registers) {
         slot.copy_from_slice(&register.to_le_bytes()[..10]);
     }
-    let (segment, offset) = exec.effective_address(instruction);
-    exec.write_bytes(segment, offset, &bytes[..LEN + REGISTERS])?;
+    let linear = exec.environment_address::<LEN>(instruction, LEN + REGISTERS, Access::Write)?;
+    exec.linear_write(exec.cpu.mode.set, linear, &bytes[..LEN + REGISTERS])?;
     exec.cpu.x87.initialize();
     Ok(())
 }
@@ -70,8 +71,8 @@ fn restore<const LEN: usize>(exec: &mut Exec<'_>, instruction: &Instruction) -> 
     exec.wait_x87()?;
     let mut bytes = [0; LEN_32 + REGISTERS];
     let bytes = &mut bytes[..LEN + REGISTERS];
-    let (segment, offset) = exec.effective_address(instruction);
-    exec.read_bytes(segment, offset, bytes)?;
+    let linear = exec.environment_address::<LEN>(instruction, LEN + REGISTERS, Access::Read)?;
+    exec.linear_read(exec.cpu.mode.set, linear, bytes)?;
     load(exec.cpu, &bytes[..LEN]);
     for (register, slot) in exec
         .cpu
@@ -83,6 +84,21 @@ fn restore<const LEN: usize>(exec: &mut Exec<'_>, instruction: &Instruction) -> 
         *register = (u128::from(area::quad(slot, 0)) | u128::from(area::word(slot, 8)) << 64) & REGISTER;
     }
     Ok(())
+}
+
+impl Exec<'_> {
+    /// Where an environment is; where alignment is checked, it is that of its words.
+    fn environment_address<const LEN: usize>(
+        &self,
+        instruction: &Instruction,
+        size: usize,
+        access: Access,
+    ) -> Result<u64, Exception> {
+        let (segment, offset) = self.effective_address(instruction);
+        let linear = self.linear(segment, offset, size as u64, access)?;
+        self.check_aligned(linear, LEN as u64 / 7)?;
+        Ok(linear)
+    }
 }
 
 /// Whether pointers are linear addresses instead of selectors and offsets.
@@ -153,9 +169,8 @@ fn load(cpu: &mut Cpu, bytes: &[u8]) {
     } else {
         (x87.instruction_pointer, x87.code_selector) = (words[3].into(), words[4] as u16);
         (x87.data_pointer, x87.data_selector) = (words[5].into(), words[6] as u16);
-        if width == 4 {
-            x87.opcode = (words[4] >> 16) as u16 & 0x7ff;
-        }
+        // Words have no room for the opcode: none is left (seen on Zen).
+        x87.opcode = (words[4] >> 16) as u16 & 0x7ff;
     }
 }
 

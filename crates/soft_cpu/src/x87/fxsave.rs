@@ -78,7 +78,11 @@ impl Exec<'_> {
         access: Access,
     ) -> Result<(SegReg, u64), Exception> {
         let (segment, offset) = self.effective_address(instruction);
-        let linear = self.linear(segment, offset, size, access)?;
+        let linear = match self.linear(segment, offset, size, access) {
+            // Alignment comes before what is wrong with the stack's addresses: seen on Zen.
+            Err(_) if offset % alignment != 0 => return Err(Exception::PROTECTION),
+            linear => linear?,
+        };
         if linear % alignment != 0 {
             return Err(Exception::PROTECTION);
         }

@@ -6,7 +6,7 @@ use super::float::{Float, Width, from_decimal, from_integer, from_memory};
 use crate::cpu::SegReg;
 use crate::exception::Exception;
 use crate::exec::Exec;
-use crate::memory::PAGE_SIZE;
+use crate::memory::{Access, PAGE_SIZE};
 
 /// A type that memory operands have: reads one as a number, and says whether it is denormal.
 pub(super) trait Operand {
@@ -66,19 +66,27 @@ impl Operand for Decimal {
 }
 
 fn load_80(exec: &mut Exec<'_>, instruction: &Instruction) -> Result<u128, Exception> {
-    let (segment, offset) = exec.effective_address(instruction);
+    let linear = exec.linear_80(instruction, Access::Read)?;
     let mut bytes = [0; 16];
-    exec.read_bytes(segment, offset, &mut bytes[..10])?;
+    exec.linear_read(exec.cpu.mode.set, linear, &mut bytes[..10])?;
     Ok(u128::from_le_bytes(bytes))
 }
 
 /// Writes the low 80 bits.
 pub(super) fn store_80(exec: &mut Exec<'_>, instruction: &Instruction, value: u128) -> Result<(), Exception> {
-    let (segment, offset) = exec.effective_address(instruction);
-    exec.write_bytes(segment, offset, &value.to_le_bytes()[..10])
+    let linear = exec.linear_80(instruction, Access::Write)?;
+    exec.linear_write(exec.cpu.mode.set, linear, &value.to_le_bytes()[..10])
 }
 
 impl Exec<'_> {
+    /// Where an operand of 80 bits is. Where alignment is checked, it is that of eight bytes.
+    pub(super) fn linear_80(&self, instruction: &Instruction, access: Access) -> Result<u64, Exception> {
+        let (segment, offset) = self.effective_address(instruction);
+        let linear = self.linear(segment, offset, 10, access)?;
+        self.check_aligned(linear, 8)?;
+        Ok(linear)
+    }
+
     /// Notes where the x87 is. Control instructions do not.
     pub(super) fn note(&mut self, instruction: &Instruction) {
         let opcode = self.escape_opcode(instruction);

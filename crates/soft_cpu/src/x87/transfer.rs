@@ -8,6 +8,7 @@ use super::operand::{Decimal, Double, DoubleWord, Extended, Operand, QuadWord, S
 use crate::cpu::flags;
 use crate::exception::Exception;
 use crate::exec::{Exec, Handler};
+use crate::memory::Access;
 
 pub(super) fn handler(instruction: &Instruction) -> Option<Handler> {
     let handler: Handler = match instruction.mnemonic() {
@@ -223,6 +224,16 @@ fn store(
     let stops = flags & stopping & !exec.cpu.x87.control;
     if stops == 0 {
         write(exec)?;
+    } else {
+        // A fault of memory comes first, also where nothing will be stored: seen on Zen.
+        let (segment, offset) = exec.effective_address(instruction);
+        let size = instruction.memory_size().size() as u64;
+        let linear = if size == 10 {
+            exec.linear_80(instruction, Access::Write)?
+        } else {
+            exec.linear(segment, offset, size, Access::Write)?
+        };
+        exec.linear_probe(exec.cpu.mode.set, linear, size, Access::Write)?;
     }
     exec.note(instruction);
     let x87 = &mut exec.cpu.x87;

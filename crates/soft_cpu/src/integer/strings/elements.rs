@@ -5,7 +5,7 @@ use iced_x86::Instruction;
 use super::super::flags::{self, ZF};
 use crate::cpu::{Cpu, SegReg};
 use crate::exception::Exception;
-use crate::exec::{Exec, segment_register};
+use crate::exec::Exec;
 
 /// A string instruction on elements of `S` bytes with addresses of `A`.
 pub(super) trait Element {
@@ -37,7 +37,7 @@ fn load_source<const S: usize, const A: usize>(
     exec: &mut Exec<'_>,
     instruction: &Instruction,
 ) -> Result<u64, Exception> {
-    let segment = segment_register(instruction.memory_segment());
+    let segment = exec.string_segment(instruction);
     let at = exec.number::<A>(Cpu::RSI);
     exec.load(segment, at, S)
 }
@@ -79,7 +79,8 @@ impl Element for Movs {
         instruction: &Instruction,
         count: u64,
     ) -> Result<u64, Exception> {
-        exec.move_stretch::<S, A>(segment_register(instruction.memory_segment()), count)
+        let segment = exec.string_segment(instruction);
+        exec.move_stretch::<S, A>(segment, count)
     }
 }
 
@@ -128,9 +129,14 @@ impl Element for Cmps {
         exec: &mut Exec<'_>,
         instruction: &Instruction,
     ) -> Result<bool, Exception> {
-        // Where both fault, the target's fault is the one that is seen (Zen).
-        let b = load_target::<S, A>(exec)?;
-        let a = load_source::<S, A>(exec, instruction)?;
+        // Where both fault, Zen shows the target's fault, but not where it has a fast way for REPE.
+        let (a, b) = if S == 1 && instruction.has_repe_prefix() {
+            let a = load_source::<S, A>(exec, instruction)?;
+            (a, load_target::<S, A>(exec)?)
+        } else {
+            let b = load_target::<S, A>(exec)?;
+            (load_source::<S, A>(exec, instruction)?, b)
+        };
         exec.advance::<S, A>(Cpu::RSI);
         exec.advance::<S, A>(Cpu::RDI);
         Ok(compare::<S>(exec, instruction, a, b))

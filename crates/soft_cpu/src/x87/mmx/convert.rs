@@ -4,10 +4,9 @@ use iced_x86::{Code, Instruction, OpKind};
 
 use super::lanes::{double_words, from_double_words};
 use super::transfer::xmm;
-use crate::cpu::control as cr;
 use crate::exception::Exception;
 use crate::exec::{Exec, Handler};
-use crate::x87::float::{Context, Float, Round, Width, from_integer, from_memory, to_integer, to_memory};
+use crate::vector::float::{Double, Format, Rounding, Single, from_integer, to_integer};
 
 pub(super) fn handler(instruction: &Instruction) -> Option<Handler> {
     let handler: Handler = match instruction.code() {
@@ -20,31 +19,6 @@ pub(super) fn handler(instruction: &Instruction) -> Option<Handler> {
         _ => return None,
     };
     Some(handler)
-}
-
-/// Bits of MXCSR (Intel SDM vol. 1, 10.2.3).
-const DENORMALS_ARE_ZEROS: u32 = 1 << 6;
-const MASKS: u32 = 7;
-const ROUNDING: u32 = 13;
-
-/// How MXCSR wants things computed: its rounding control and masks are those of the x87 elsewhere.
-fn context(mxcsr: u32) -> Context {
-    let control = (mxcsr >> MASKS & 0x3f) | (mxcsr >> ROUNDING & 3) << 10;
-    Context::of(control as u16)
-}
-
-/// Adds flags to MXCSR. #XM where one of them is not masked, or #UD where the system does not know #XM.
-fn report(exec: &mut Exec<'_>, flags: u16) -> Result<(), Exception> {
-    let flags = u32::from(flags & 0x3f);
-    exec.cpu.vector.mxcsr |= flags;
-    if flags & !(exec.cpu.vector.mxcsr >> MASKS) == 0 {
-        return Ok(());
-    }
-    Err(if exec.cpu.cr4 & cr::CR4_OSXMMEXCPT != 0 {
-        Exception::SIMD
-    } else {
-        Exception::UNDEFINED
-    })
 }
 
 /// Two integers. From memory they come without any regard to MMX state (AMD APM vol. 5, CVTPI2PS and CVTPI2PD).
@@ -64,12 +38,13 @@ fn enter_mmx_for_register(exec: &mut Exec<'_>, instruction: &Instruction) {
 
 fn to_singles(exec: &mut Exec<'_>, instruction: &Instruction) -> Result<(), Exception> {
     let lanes = source(exec, instruction)?;
-    let context = context(exec.cpu.vector.mxcsr);
-    let results = lanes.map(|lane| to_memory(from_integer((lane as i32).into()), Width::Single, &context));
-    report(exec, results[0].1 | results[1].1)?;
+    let mut environment = exec.float_environment();
+    let results = lanes.map(|lane| from_integer::<Single>(&mut environment, (lane as i32).into()) as u32);
+    // The x87 is turned even where the conversion ends in an exception: seen on Zen.
     enter_mmx_for_register(exec, instruction);
+    exec.commit_float(&environment)?;
     let register = &mut exec.cpu.vector.registers[xmm(instruction.op_register(0))];
-    register.0[0] = from_double_words(results.map(|(bits, _)| bits as u32));
+    register.0[0] = from_double_words(results);
     Ok(())
 }
 
@@ -93,7 +68,7 @@ fn from_singles(exec: &mut Exec<'_>, instruction: &Instruction, truncates: bool)
         exec.read(instruction, 1)?
     };
     let lanes = double_words(source).map(u64::from);
-    finish(exec, instruction, lanes, Width::Single, truncates)
+    finish::<Single>(exec, instruction, lanes, truncates)
 }
 
 fn from_doubles(exec: &mut Exec<'_>, instruction: &Instruction, truncates: bool) -> Result<(), Exception> {
@@ -109,31 +84,25 @@ fn from_doubles(exec: &mut Exec<'_>, instruction: &Instruction, truncates: bool)
         let both = u128::from_le_bytes(bytes);
         [both as u64, (both >> 64) as u64]
     };
-    finish(exec, instruction, lanes, Width::Double, truncates)
+    finish::<Double>(exec, instruction, lanes, truncates)
 }
 
-fn finish(
+fn finish<F: Format>(
     exec: &mut Exec<'_>,
     instruction: &Instruction,
     lanes: [u64; 2],
-    width: Width,
     truncates: bool,
 ) -> Result<(), Exception> {
-    let mxcsr = exec.cpu.vector.mxcsr;
-    let round = if truncates {
-        Round::Zero
+    let mut environment = exec.float_environment();
+    let rounding = if truncates {
+        Rounding::TowardsZero
     } else {
-        context(mxcsr).round
+        environment.rounding
     };
-    let results = lanes.map(|lane| {
-        let (value, denormal) = from_memory(lane, width);
-        let is_zero = denormal && mxcsr & DENORMALS_ARE_ZEROS != 0;
-        to_integer(if is_zero { Float::ZERO } else { value }, 32, round)
-    });
-    report(exec, results[0].1 | results[1].1)?;
-    exec.finish_mm(
-        instruction,
-        from_double_words(results.map(|(value, _)| value as u32)),
-    );
+    let results = lanes.map(|lane| to_integer::<F>(&mut environment, lane, 32, rounding) as u32);
+    // As above.
+    exec.cpu.x87.enter_mmx();
+    exec.commit_float(&environment)?;
+    exec.finish_mm(instruction, from_double_words(results));
     Ok(())
 }

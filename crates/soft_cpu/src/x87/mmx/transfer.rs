@@ -6,7 +6,7 @@ use super::lanes::{bytes, from_words, words};
 use super::mm;
 use crate::cpu::{Cpu, Mode, SegReg, control as cr};
 use crate::exception::Exception;
-use crate::exec::{Exec, Handler, segment_register};
+use crate::exec::{Exec, Handler};
 use crate::memory::Access;
 
 pub(super) fn handler(instruction: &Instruction) -> Option<Handler> {
@@ -86,14 +86,14 @@ fn store_selected(exec: &mut Exec<'_>, instruction: &Instruction) -> Result<(), 
     let mask = bytes(exec.cpu.x87.mm(mm(instruction.op_register(2))));
     let (segment, offset) = string_destination(exec, instruction);
     let selected = |lane: &u64| mask[*lane as usize] & 0x80 != 0;
-    for lane in (0..8).filter(selected) {
-        let linear = exec.linear(segment, offset.wrapping_add(lane), 1, Access::Write)?;
-        exec.linear_probe(exec.cpu.mode.set, linear, 1, Access::Write)?;
-    }
-    for lane in (0..8).filter(selected) {
-        exec.store(segment, offset.wrapping_add(lane), 1, value[lane as usize].into())?;
-    }
+    // The x87 is turned even where memory faults, which it does as if all bytes were stored: seen on Zen.
     exec.cpu.x87.enter_mmx();
+    let start = exec.linear(segment, offset, 8, Access::Write)?;
+    let set = exec.cpu.mode.set;
+    exec.linear_probe(set, start, 8, Access::Write)?;
+    for lane in (0..8).filter(selected) {
+        exec.linear_store(set, start.wrapping_add(lane), 1, value[lane as usize].into())?;
+    }
     Ok(())
 }
 
@@ -104,7 +104,7 @@ fn string_destination(exec: &Exec<'_>, instruction: &Instruction) -> (SegReg, u6
         OpKind::MemorySegEDI => 32,
         _ => 64,
     };
-    let segment = segment_register(instruction.memory_segment());
+    let segment = exec.string_segment(instruction);
     (segment, exec.cpu.gpr[Cpu::RDI] & Mode::mask(bits))
 }
 

@@ -36,6 +36,7 @@ use crate::cpu::{Cpu, Mode, TlbSet};
 use crate::exception::Exception;
 use crate::exec::Exec;
 use crate::memory::{Generations, PAGE_OFFSET};
+use crate::observe::Tier;
 
 /// [`Translator::hot`] as users get it.
 const HOT: u32 = 12;
@@ -166,6 +167,19 @@ impl Exec<'_> {
             return self.run_found_block(slot);
         };
         self.connect(link, slot, entry);
+        self.enter(entry)
+    }
+
+    /// As [`Exec::run_hot_block`], but for one block alone: nothing leads from its code to another's.
+    pub(crate) fn run_one_block(&mut self, before: impl FnOnce(&Self, Tier)) -> Result<(), Exception> {
+        self.cpu.translator.link = NO_LINK;
+        self.check_jumps();
+        let slot = self.find_block()?;
+        let Some(entry) = self.entry_of(slot) else {
+            before(self, Tier::Interpreted);
+            return self.run_found_block(slot);
+        };
+        before(self, Tier::Translated);
         self.enter(entry)
     }
 

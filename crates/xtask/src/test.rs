@@ -53,8 +53,8 @@ const PACKAGES: &[Package] = &[
 ];
 /// The crate whose tests run in guests.
 const VM_TESTS: &str = "vm_tests";
-/// A test program about the CPU in software, which would prove nothing in the lab and take an hour there.
-const SOFTWARE_ONLY: &str = "userland";
+/// Test programs about the CPU in software, which would prove nothing in the lab and take an hour there.
+const SOFTWARE_ONLY: &[&str] = &["tracing", "userland"];
 /// One that compares hardware with the CPU in software, whose own conformance its crate tests.
 const HARDWARE_ONLY: &str = "conformance";
 /// Time for the lab's half, its boot included.
@@ -220,7 +220,7 @@ fn vm_tests_in_lab(
     let mut script = String::from(ATTEMPT);
     for program in programs
         .iter()
-        .filter(|program| !is_called(program, SOFTWARE_ONLY))
+        .filter(|program| !SOFTWARE_ONLY.iter().any(|name| is_called(program, name)))
     {
         script += &format!(
             "run_tests {folder} {path}\n",

@@ -38,6 +38,7 @@ use crate::cpu::{Cpu, Mode, TlbSet};
 use crate::exception::Exception;
 use crate::exec::Exec;
 use crate::memory::{PAGE_OFFSET, PAGE_SIZE};
+use crate::observe::Tier;
 
 /// [`Translator::hot`] as users get it.
 const HOT: u32 = 12;
@@ -176,6 +177,20 @@ impl Exec<'_> {
         };
         self.note_pages(slot);
         self.connect(link, slot, entries);
+        self.enter(entries.polled)
+    }
+
+    /// As [`Exec::run_hot_block`], but for one block alone: nothing leads from its code to another's.
+    pub(crate) fn run_one_block(&mut self, before: impl FnOnce(&Self, Tier)) -> Result<(), Exception> {
+        (self.cpu.translator.link, self.cpu.translator.page) = (NO_LINK, NO_PAGE);
+        self.check_modes();
+        let slot = self.find_block()?;
+        let Some(entries) = self.entries_of(slot) else {
+            before(self, Tier::Interpreted);
+            return self.run_found_block(slot);
+        };
+        self.note_pages(slot);
+        before(self, Tier::Translated);
         self.enter(entries.polled)
     }
 

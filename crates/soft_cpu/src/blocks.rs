@@ -101,7 +101,7 @@ pub(crate) struct Blocks {
 /// The most instructions of one block.
 const MAX_OPS: usize = 64;
 /// The most blocks that are kept; more, and all are forgotten.
-const MAX_BLOCKS: usize = 128 * 1024;
+const MAX_BLOCKS: usize = 512 * 1024;
 /// The longest instruction in bytes.
 const MAX_LEN: usize = 15;
 

@@ -84,6 +84,12 @@ pub(super) fn runs_as_itself(instruction: &Instruction, mode: Mode) -> bool {
         && !addresses_by_bit_offset(instruction)
 }
 
+/// Whether `instruction` runs as itself without an access to memory, so that nothing can come between it and the next.
+pub(super) fn only_computes(instruction: &Instruction, mode: Mode) -> bool {
+    let memory = (0..instruction.op_count()).any(|operand| instruction.op_kind(operand) == OpKind::Memory);
+    runs_as_itself(instruction, mode) && (!memory || instruction.mnemonic() == Mnemonic::Lea)
+}
+
 /// What touches state that is not in host registers while translated code runs, faults where the guest must not
 /// see it, or has its operand where only it knows.
 fn is_special(mnemonic: Mnemonic) -> bool {

@@ -41,7 +41,7 @@ use crate::memory::{PAGE_OFFSET, PAGE_SIZE};
 use crate::observe::Tier;
 
 /// [`Translator::hot`] as users get it.
-const HOT: u32 = 12;
+const HOT: u32 = 4;
 
 /// How guest code is executed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -328,18 +328,12 @@ impl Exec<'_> {
         }
         let decoder = iced_x86::Decoder::with_ip(64, &bytes[..len], target, iced_x86::DecoderOptions::NONE);
         for instruction in decoder.into_iter().take(LOOK_AHEAD) {
-            let plain = eligible::runs_as_itself(&instruction, self.cpu.mode);
-            let memory = (0..instruction.op_count())
-                .any(|operand| instruction.op_kind(operand) == iced_x86::OpKind::Memory);
-            if !plain || memory && instruction.mnemonic() != iced_x86::Mnemonic::Lea {
+            if !eligible::only_computes(&instruction, self.cpu.mode) {
                 return false;
             }
             let flags = flags::Use::of(&instruction);
-            if flags.overwrites() {
-                return true;
-            }
-            if flags.needs {
-                return false;
+            if flags.reads || flags.overwrites() {
+                return flags.overwrites();
             }
         }
         false

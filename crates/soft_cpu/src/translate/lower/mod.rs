@@ -14,7 +14,7 @@ use iced_x86::{Encoder, Instruction, InstructionInfoFactory, Mnemonic, OpKind};
 
 use super::assembler::{Alu, Assembler, Condition, Forward, RAX, RDX, RSP, Reg};
 use super::eligible;
-use super::flags::{self, Flags};
+use super::flags::{self, Flags, Use};
 use super::layout;
 use super::registers::{STACK, T0, T1, host};
 use super::runtime::Runtime;
@@ -97,6 +97,7 @@ struct SlowPath {
 
 struct Lowering<'a> {
     context: &'a Context<'a>,
+    ops: &'a [Op],
     asm: Assembler,
     encoder: Encoder,
     info: InstructionInfoFactory,
@@ -119,10 +120,11 @@ enum Address {
 }
 
 /// Translates a block.
-pub(super) fn lower(ops: &[Op], context: &Context<'_>) -> Lowered {
+pub(super) fn lower<'a>(ops: &'a [Op], context: &'a Context<'a>) -> Lowered {
     let start = ops[0].instruction.ip();
     let mut lowering = Lowering {
         context,
+        ops,
         asm: Assembler::new(context.base),
         encoder: Encoder::new(64),
         info: InstructionInfoFactory::new(),
@@ -264,6 +266,21 @@ impl Lowering<'_> {
             flags::save(&mut self.asm);
         }
         self.flags = Flags::Memory;
+    }
+
+    /// Whether the instructions from number `first` on overwrite all flags before anything can see them.
+    fn flags_die_unseen(&self, first: usize) -> bool {
+        for op in self.ops.get(first..).unwrap_or_default() {
+            let instruction = &op.instruction;
+            if !op.defined || !eligible::only_computes(instruction, self.context.mode) {
+                return false;
+            }
+            let flags = Use::of(instruction);
+            if flags.reads || flags.overwrites() {
+                return flags.overwrites();
+            }
+        }
+        false
     }
 
     /// The next instruction wants the guest's flags in the host's.

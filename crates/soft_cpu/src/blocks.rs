@@ -28,7 +28,9 @@ pub(crate) struct Op {
 /// A run of instructions that is entered at its first and left at its last. All lie in one page, but for a block of
 /// one instruction, which may reach into the next.
 pub(crate) struct Block {
-    pub(crate) ops: Vec<Op>,
+    /// All its instructions; once it is translated the first, and those that translated code may have executed by
+    /// their handlers.
+    pub(crate) ops: Box<[Op]>,
     /// Guest-physical addresses of the pages it lies in.
     pages: [Option<u64>; 2],
     pub(crate) translation: Translation,
@@ -94,14 +96,21 @@ pub(crate) struct Blocks {
     slots: Vec<Option<Box<Block>>>,
     by_page: KeyMap<u64, Vec<(Key, usize)>>,
     free: Vec<usize>,
+    /// Blocks that came since the last [`Blocks::sweep`], without those that were translated.
+    cold: usize,
     /// The block that is being executed, if any, was dropped: its next instruction may be another one now.
     stale: bool,
 }
 
 /// The most instructions of one block.
 const MAX_OPS: usize = 64;
+/// The most bytes of one block.
+const MAX_BYTES: usize = 256;
 /// The most blocks that are kept; more, and all are forgotten.
 const MAX_BLOCKS: usize = 512 * 1024;
+/// The most blocks that are kept without being translated: code that runs once, such as a kernel's start, is soon
+/// forgotten.
+const MAX_COLD: usize = 8 * 1024;
 /// The longest instruction in bytes.
 const MAX_LEN: usize = 15;
 
@@ -122,7 +131,34 @@ impl Blocks {
         dropped
     }
 
+    /// Takes out what is not translated.
+    fn sweep(&mut self) {
+        let mut is_kept = vec![false; self.slots.len()];
+        for (slot, block) in self.slots.iter_mut().enumerate() {
+            if block
+                .as_ref()
+                .is_some_and(|block| block.translation.is_translated())
+            {
+                is_kept[slot] = true;
+            } else if block.take().is_some() {
+                self.free.push(slot);
+            }
+        }
+        self.by_key.retain(|_, slot| is_kept[*slot]);
+        self.by_page.retain(|_, blocks| {
+            blocks.retain(|(_, slot)| is_kept[*slot]);
+            !blocks.is_empty()
+        });
+        self.cold = 0;
+    }
+
+    /// A block is no longer cold.
+    pub(crate) fn note_translated(&mut self) {
+        self.cold = self.cold.saturating_sub(1);
+    }
+
     fn insert(&mut self, key: Key, block: Block) -> usize {
+        self.cold += 1;
         for page in block.pages.into_iter().flatten() {
             self.by_page.entry(page).or_default();
         }
@@ -172,13 +208,6 @@ impl Blocks {
     /// Whether any block was dropped since [`Blocks::execute_begins`].
     pub(crate) fn is_stale(&self) -> bool {
         self.stale
-    }
-
-    /// Every block is as if it had never been translated.
-    pub(crate) fn forget_translations(&mut self) {
-        for block in self.slots.iter_mut().flatten() {
-            block.translation = Translation::default();
-        }
     }
 }
 
@@ -280,6 +309,8 @@ impl Exec<'_> {
         }
         if self.cpu.blocks.by_key.len() >= MAX_BLOCKS {
             self.cpu.forget_code();
+        } else if self.cpu.blocks.cold >= MAX_COLD {
+            self.cpu.blocks.sweep();
         }
         // The page is watched before it is read, so that no store in between is missed.
         self.watch(gpa);
@@ -333,20 +364,18 @@ impl Exec<'_> {
 
     fn decode_block(&mut self, gpa: u64) -> Result<Block, Exception> {
         let start = self.cpu.rip;
-        let mut bytes = [0; PAGE_SIZE as usize + MAX_LEN];
-        let in_page = (PAGE_SIZE - (gpa & PAGE_OFFSET)) as usize;
+        let mut bytes = [0; MAX_BYTES + MAX_LEN];
+        let in_page = MAX_BYTES.min((PAGE_SIZE - (gpa & PAGE_OFFSET)) as usize);
+        let is_cut = in_page == MAX_BYTES;
         self.fetch(gpa, &mut bytes[..in_page]);
-        let mut block = Block {
-            ops: Vec::new(),
-            pages: [Some(gpa & !PAGE_OFFSET), None],
-            translation: Translation::default(),
-        };
+        let mut ops = Vec::new();
+        let mut pages = [Some(gpa & !PAGE_OFFSET), None];
         let mut at = 0;
-        while at < in_page && block.ops.len() < MAX_OPS {
+        while at < in_page && ops.len() < MAX_OPS {
             let ip = start.wrapping_add(at as u64);
             let mut instruction = decode(&bytes[at..in_page], self.cpu.mode.bits, ip);
             if instruction.code() == Code::INVALID && in_page - at < MAX_LEN {
-                if at > 0 {
+                if at > 0 || is_cut {
                     // What reaches into the next page is a block of its own, so that its fault comes in time.
                     break;
                 }
@@ -354,7 +383,7 @@ impl Exec<'_> {
                 let next_gpa = self.translate_code(next)?;
                 self.watch(next_gpa);
                 self.fetch(next_gpa, &mut bytes[in_page..in_page + MAX_LEN]);
-                block.pages[1] = Some(next_gpa & !PAGE_OFFSET);
+                pages[1] = Some(next_gpa & !PAGE_OFFSET);
                 instruction = decode(&bytes[..MAX_LEN], self.cpu.mode.bits, ip);
             }
             at += instruction.len().max(1);
@@ -362,7 +391,7 @@ impl Exec<'_> {
                 Some(handler) => (handler, true),
                 None => (undefined as Handler, false),
             };
-            block.ops.push(Op {
+            ops.push(Op {
                 handler,
                 instruction,
                 defined,
@@ -372,7 +401,11 @@ impl Exec<'_> {
                 break;
             }
         }
-        Ok(block)
+        Ok(Block {
+            ops: ops.into_boxed_slice(),
+            pages,
+            translation: Translation::default(),
+        })
     }
 
     /// Reads code. In a device there is none: all ones, which is no instruction.

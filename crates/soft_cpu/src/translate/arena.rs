@@ -52,7 +52,7 @@ impl CodeArena {
 
     /// Where the next block will be executed.
     pub(super) fn next(&self) -> u64 {
-        self.memory.executable().as_ptr() as u64 + self.used as u64
+        self.base() + self.used as u64
     }
 
     /// Puts code there; `None` where it does not fit.
@@ -68,11 +68,21 @@ impl CodeArena {
         Some(entry)
     }
 
-    /// Makes the jump whose displacement is at `site` go to `target`; both are addresses in this memory.
-    pub(super) fn patch(&mut self, site: u64, target: u64) {
-        let displacement = (target.wrapping_sub(site + 4) as u32).to_le_bytes();
-        let offset = (site - self.memory.executable().as_ptr() as u64) as usize;
-        self.write(offset, &displacement);
+    /// The address of its first byte.
+    pub(super) fn base(&self) -> u64 {
+        self.memory.executable().as_ptr() as u64
+    }
+
+    /// Makes the jump whose displacement is at offset `site` go to the address `target` in this memory.
+    pub(super) fn patch(&mut self, site: u32, target: u64) {
+        let next = self.base() + u64::from(site) + 4;
+        let displacement = (target.wrapping_sub(next) as u32).to_le_bytes();
+        self.write(site as usize, &displacement);
+    }
+
+    /// Makes the jump whose displacement is at offset `site` go to what is behind it.
+    pub(super) fn unpatch(&mut self, site: u32) {
+        self.write(site as usize, &[0; 4]);
     }
 
     /// Forgets all blocks.

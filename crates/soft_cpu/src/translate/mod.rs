@@ -68,15 +68,20 @@ impl Tiers {
 
 /// A jump from one block to another, linked or not.
 struct Link {
-    /// Where its displacement is.
-    site: u64,
+    /// Where its displacement is in the arena.
+    site: u32,
+    /// The slot of the block that it goes to now; [`NOWHERE`] where it leads to its own exit.
+    to: u32,
     /// The guest's address that it is for, and the mode of the code it comes from.
     target: u64,
     mode: Mode,
     way: Way,
-    /// The block it goes to now.
-    to: Option<usize>,
 }
+
+/// There may be a hundred thousand of them.
+const _: () = assert!(size_of::<Link>() == 24);
+/// The slot of no block.
+const NOWHERE: u32 = u32::MAX;
 
 /// The translator of one vCPU: its code memory and what links it.
 pub(crate) struct Translator {
@@ -116,6 +121,12 @@ pub(crate) struct Translation {
     incoming: Vec<u32>,
 }
 
+impl Translation {
+    pub(crate) fn is_translated(&self) -> bool {
+        self.entries.is_some()
+    }
+}
+
 impl Cpu {
     /// A block was dropped: nothing leads to its code any more.
     pub(crate) fn unlink(&mut self, slot: usize, block: &Block) {
@@ -127,10 +138,10 @@ impl Cpu {
             if let Some(link) = translator
                 .links
                 .get_mut(link as usize)
-                .filter(|link| link.to == Some(slot))
+                .filter(|link| link.to == slot as u32)
             {
-                link.to = None;
-                arena.patch(link.site, link.site + 4);
+                link.to = NOWHERE;
+                arena.unpatch(link.site);
             }
         }
         self.translator
@@ -145,7 +156,7 @@ impl Cpu {
         }
     }
 
-    /// Forgets all translated code; it is made again where it is still wanted.
+    /// Forgets all translated code, whose blocks were forgotten.
     pub(crate) fn forget_translations(&mut self) {
         if let Some(arena) = &mut self.translations.arena {
             arena.clear();
@@ -155,7 +166,6 @@ impl Cpu {
         self.translator.verified.fill(UNVERIFIED);
         self.translator.link = NO_LINK;
         self.translator.forget_jumps();
-        self.blocks.forget_translations();
     }
 }
 
@@ -258,7 +268,7 @@ impl Exec<'_> {
             }
         }
         let Some(pages) = self.number_pages(slot) else {
-            self.cpu.forget_translations();
+            self.cpu.forget_code();
             return None;
         };
         let mut block = self.cpu.blocks.take(slot)?;
@@ -276,11 +286,12 @@ impl Exec<'_> {
             };
             lower::lower(&block.ops, &context)
         };
-        let placed = self.cpu.translations.arena.as_mut()?.place(&lowered.bytes);
+        let arena = self.cpu.translations.arena.as_mut()?;
+        let base = arena.base();
+        let placed = arena.place(&lowered.bytes);
         if placed.is_none() {
-            self.cpu.blocks.put_back(slot, block);
-            // Full: what is still wanted is translated again.
-            self.cpu.forget_translations();
+            // Full: what is still wanted is decoded and translated again.
+            self.cpu.forget_code();
             return None;
         };
         let mode = self.cpu.mode;
@@ -288,14 +299,20 @@ impl Exec<'_> {
             .translations
             .links
             .extend(lowered.links.iter().map(|site| Link {
-                site: site.site,
+                site: (site.site - base) as u32,
+                to: NOWHERE,
                 target: site.target,
                 mode,
                 way: site.way,
-                to: None,
             }));
         let entries = Some(lowered.entries);
         (block.translation.entries, block.translation.pages) = (entries, pages);
+        block.ops = lowered
+            .handled
+            .iter()
+            .filter_map(|&op| block.ops.get(op as usize).copied())
+            .collect();
+        self.cpu.blocks.note_translated();
         self.cpu.blocks.put_back(slot, block);
         entries
     }
@@ -353,9 +370,9 @@ impl Exec<'_> {
         };
         // Between an exit and here an interrupt may have taken control elsewhere.
         let mode = self.cpu.mode;
-        let fits = |link: &&mut Link| link.to.is_none() && link.target == rip && link.mode == mode;
+        let fits = |link: &&mut Link| link.to == NOWHERE && link.target == rip && link.mode == mode;
         if let Some(found) = translator.links.get_mut(link as usize).filter(fits) {
-            found.to = Some(slot);
+            found.to = slot as u32;
             arena.patch(found.site, entries.by(found.way));
             if let Some(block) = self.cpu.blocks.block_mut(slot) {
                 block.translation.incoming.push(link);

@@ -67,6 +67,8 @@ impl Entries {
 pub(super) struct Lowered {
     pub(super) bytes: Vec<u8>,
     pub(super) entries: Entries,
+    /// The instructions that the slow path has to find, by their numbers in the block; the first is always there.
+    pub(super) handled: Vec<u32>,
     pub(super) links: Vec<LinkSite>,
 }
 
@@ -105,6 +107,7 @@ struct Lowering<'a> {
     /// The block has seen to it that vector registers are in the host's.
     vectors: bool,
     slow: Vec<SlowPath>,
+    handled: Vec<u32>,
     links: Vec<LinkSite>,
     start: u64,
     page: u64,
@@ -131,6 +134,7 @@ pub(super) fn lower<'a>(ops: &'a [Op], context: &'a Context<'a>) -> Lowered {
         flags: Flags::Memory,
         vectors: false,
         slow: Vec::new(),
+        handled: vec![0],
         links: Vec::new(),
         start,
         page: start & !PAGE_OFFSET,
@@ -219,6 +223,7 @@ impl Lowering<'_> {
         self.asm.jmp(self.context.runtime.exit);
         Lowered {
             entries,
+            handled: self.handled,
             bytes: self.asm.bytes().to_vec(),
             links: self.links,
         }
@@ -253,9 +258,14 @@ impl Lowering<'_> {
     }
 
     fn call_handler(&mut self, op: u32) {
+        let known = self.handled.iter().position(|&handled| handled == op);
+        let number = known.unwrap_or_else(|| {
+            self.handled.push(op);
+            self.handled.len() - 1
+        });
         self.asm.call(self.context.runtime.slow);
         self.asm.data(self.context.place);
-        self.asm.data(op);
+        self.asm.data(number as u32);
     }
 
     // Flags.

@@ -110,7 +110,7 @@ const MAX_BYTES: usize = 256;
 const MAX_BLOCKS: usize = 512 * 1024;
 /// The most blocks that are kept without being translated: code that runs once, such as a kernel's start, is soon
 /// forgotten.
-const MAX_COLD: usize = 8 * 1024;
+const MAX_COLD: usize = 4 * 1024;
 /// The longest instruction in bytes.
 const MAX_LEN: usize = 15;
 

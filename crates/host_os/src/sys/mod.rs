@@ -3,4 +3,4 @@
 #[cfg(unix)]
 mod unix;
 #[cfg(unix)]
-pub(crate) use unix::{Event, ThreadId, boot_id, random_bytes};
+pub(crate) use unix::{Event, ThreadId, boot_id, random_bytes, set_direct};

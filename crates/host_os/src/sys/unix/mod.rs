@@ -5,5 +5,5 @@ mod linux;
 mod thread;
 
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{Event, boot_id, random_bytes};
+pub(crate) use linux::{Event, boot_id, random_bytes, set_direct};
 pub(crate) use thread::ThreadId;

@@ -1,8 +1,8 @@
 //! Streams of layers that survive a bad network and a kill: what came is kept, the rest is asked for.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,13 +12,13 @@ use oci_client::errors::OciDistributionError;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::client::{Client, Context};
+use super::keep::Keeper;
 use crate::error::{Error, Result};
 use crate::store::{BlobSource, Heard, LayerJob, Stream};
 
-/// Layers smaller than this are not kept while they come: asking again costs as little.
-const MIN_KEPT: u64 = 4 << 20;
-/// Chunks under way between the network and the decoder.
-const CHUNKS: usize = 64;
+/// Chunks under way between the network and the decoder; those of a fast network are 400 KiB each, and more
+/// of them would be out of the processor's caches before they are read.
+const CHUNKS: usize = 6;
 /// Attempts without a byte of progress, and the pause before the second, which doubles.
 const ATTEMPTS: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -32,10 +32,7 @@ impl BlobSource for Downloads<'_> {
     fn open<'a>(&'a self, job: &LayerJob, partial: &Path, mut heard: Heard<'a>) -> Result<Stream<'a>> {
         // Registries promise both for every layer.
         let (digest, size) = job.blob.unwrap_or((job.diff_id, 0));
-        let Partial { kept, keep } = match size >= MIN_KEPT {
-            true => Partial::open(partial, size)?,
-            false => Partial::default(),
-        };
+        let (keeper, kept) = Keeper::open(partial, size)?;
         let resumed = kept.as_ref().map_or(0, |(_, length)| *length);
         heard.resumed(resumed);
         let (sender, receiver) = channel(CHUNKS);
@@ -46,7 +43,7 @@ impl BlobSource for Downloads<'_> {
             digest: digest.to_string(),
             size,
             at: resumed,
-            keep: keep.map(|file| (file, partial.to_owned())),
+            keeper,
             sender,
         };
         self.client.handle().spawn(feed.run());
@@ -57,38 +54,6 @@ impl BlobSource for Downloads<'_> {
             chunk: Bytes::new(),
             heard,
         }))
-    }
-}
-
-/// What is kept of a layer that was not fetched completely.
-#[derive(Default)]
-struct Partial {
-    /// The beginning for reading, and its length, if there is any.
-    kept: Option<(File, u64)>,
-    /// The same file for appending.
-    keep: Option<File>,
-}
-
-impl Partial {
-    fn open(path: &Path, size: u64) -> Result<Partial> {
-        let keep = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(path)
-            .map_err(Error::io("open", path))?;
-        let length = keep.metadata().map_err(Error::io("look at", path))?.len();
-        if length > size {
-            keep.set_len(0).map_err(Error::io("truncate", path))?;
-            return Ok(Partial {
-                kept: None,
-                keep: Some(keep),
-            });
-        }
-        let kept = File::open(path).map_err(Error::io("open", path))?;
-        Ok(Partial {
-            kept: (length > 0).then_some((kept, length)),
-            keep: Some(keep),
-        })
     }
 }
 
@@ -144,8 +109,7 @@ struct Feed {
     size: u64,
     /// How much was sent, or was there before.
     at: u64,
-    /// Where what comes is kept.
-    keep: Option<(File, PathBuf)>,
+    keeper: Keeper,
     sender: Sender<Result<Bytes>>,
 }
 
@@ -224,10 +188,7 @@ impl Feed {
             if chunk.is_empty() {
                 continue;
             }
-            if let Some((file, path)) = &mut self.keep {
-                file.write_all(&chunk)
-                    .map_err(|error| End::Failed(Error::io("write", path)(error)))?;
-            }
+            self.keeper.keep(&chunk).map_err(End::Failed)?;
             self.at += chunk.len() as u64;
             self.sender.send(Ok(chunk)).await.map_err(|_| End::Unwanted)?;
         }

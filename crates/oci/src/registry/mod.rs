@@ -3,6 +3,7 @@
 mod client;
 mod credentials;
 mod download;
+mod keep;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -121,12 +121,9 @@ impl Store {
     /// If the disk refuses.
     pub fn settle(&self) -> Result<()> {
         let _hold = lock::shared(&self.files.lock("store"))?;
-        for folder in ["layers-1", "images"] {
-            for place in self.files.list(folder)? {
-                self.files.settle(&place)?;
-            }
-        }
-        Ok(())
+        self.files.settle("layers-1")?;
+        self.files.settle("images")?;
+        self.files.settle_names()
     }
 
     /// All readable name records with their files.

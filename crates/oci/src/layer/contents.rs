@@ -12,11 +12,15 @@ use std::thread::{Builder, JoinHandle};
 /// Files begin at multiples of this, so that they can be mapped.
 pub(crate) const PAGE: u64 = 4096;
 /// Bytes gathered before they are written; whole pages.
-const BLOCK: usize = 1 << 20;
+const BLOCK: usize = 512 << 10;
 /// Blocks that wait, besides the one being filled and the one being written.
 const WAITING: usize = 1;
 /// Zeros shorter than this are written rather than skipped.
 const MIN_HOLE: u64 = 64 << 10;
+
+// Blocks are written from page boundaries on, which must suit writes around the cache.
+const _: () =
+    assert!(PAGE.is_multiple_of(host_os::DIRECT_ALIGNMENT as u64) && BLOCK.is_multiple_of(PAGE as usize));
 
 static ZEROS: [u8; PAGE as usize] = [0; PAGE as usize];
 
@@ -279,6 +283,36 @@ mod tests {
         assert_eq!(&bytes[..4], b"abc\0");
         assert!(bytes[4096..9096].iter().all(|&byte| byte == 7));
         assert_eq!(bytes.len(), 12288);
+    }
+
+    #[test]
+    fn contents_longer_than_all_blocks_are_whole() {
+        let block = |number: u8| vec![number; BLOCK + 1];
+
+        let bytes = written(|writer| {
+            writer.begin().unwrap();
+            (1..20).for_each(|number| writer.write(&block(number)).unwrap());
+        });
+
+        let expected: Vec<u8> = (1..20).flat_map(block).collect();
+        assert!(bytes[..expected.len()] == expected[..]);
+        assert!(bytes[expected.len()..].iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
+    fn contents_that_cannot_be_written_are_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("contents");
+        std::fs::write(&path, b"").unwrap();
+        let mut writer = ContentsWriter::new(File::open(&path).unwrap()).unwrap();
+
+        let mut written = Ok(());
+        for _ in 0..WAITING + 3 {
+            written = written.and_then(|()| writer.write(&[1; BLOCK]));
+        }
+
+        assert!(written.unwrap_err().raw_os_error().is_some());
+        assert!(writer.finish().is_err());
     }
 
     #[test]

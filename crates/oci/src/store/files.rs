@@ -131,9 +131,10 @@ impl Files {
         })
     }
 
-    /// Forces all names to the disk.
+    /// Forces all names to the disk, and the store's own folders.
     pub(super) fn settle_names(&self) -> Result<()> {
-        force_content(&self.root.join("names"))
+        force_content(&self.root.join("names"))?;
+        force(&self.root)
     }
 
     /// Replaces a small file in one step.
@@ -194,10 +195,9 @@ fn at_once(places: &[PathBuf], act: impl Fn(&Path) -> Result<()> + Sync) -> Resu
                 .map(|place| scope.spawn(move || act(place)))
                 .collect();
             // The only panics are bugs of this crate; they go on to the caller.
-            let results = threads
+            threads
                 .into_iter()
-                .map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
-            results.fold(Ok(()), |all, result| all.and(result))
+                .try_for_each(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
         })
     })
 }

@@ -103,16 +103,16 @@ pub(crate) struct Run {
     /// Program in place of the image's entrypoint; an empty word means none
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) entrypoint: Option<String>,
-    /// Memory of the guest in MiB, or with M or G after the number
+    /// Memory of the guest in MiB, or with M or G after the number [default: 512]
     #[arg(long, short, value_name = "SIZE", value_parser = values::memory_mib)]
     pub(crate) memory: Option<u64>,
-    /// Number of CPUs of the guest
+    /// Number of CPUs of the guest [default: 1]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) cpus: Option<u32>,
     /// Stop the command after so many seconds, with exit status 124
     #[arg(long, value_name = "SECONDS", value_parser = values::seconds)]
     pub(crate) timeout: Option<Duration>,
-    /// Give up after so many seconds when the guest does not come up
+    /// Give up after so many seconds when the guest does not come up [default: 60]
     #[arg(long, value_name = "SECONDS", value_parser = values::seconds)]
     pub(crate) boot_timeout: Option<Duration>,
     /// Name of the guest

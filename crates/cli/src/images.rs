@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use crumblecracker::{Image, Library, Progress, PullPolicy, Refresh};
+use crumblecracker::{Image, Library, Progress, PullPolicy, Refresh, one_line};
 use indicatif::HumanBytes;
 
 use crate::FAILED;
@@ -16,16 +16,20 @@ pub(crate) fn pull(common: &Common, arguments: &Pull) -> Result<u8> {
     let library = common.library()?;
     let options = arguments.fetch.options(PullPolicy::Always);
     let display = Display::new(common.volume());
+    let mut pulled = 0;
     let mut status = for_each(&arguments.images, |name| {
         let listener: Arc<dyn Progress> = display.clone();
         display.step(name, || library.image(name, &options, &listener), Image::id)?;
+        pulled += 1;
         Ok(())
     });
     if status == 0 && !arguments.no_kernel {
         status = kernel(&library, &display);
     }
-    // What is reported as done stays.
-    library.settle()?;
+    if pulled > 0 {
+        // What is reported as done stays.
+        library.settle()?;
+    }
     Ok(status)
 }
 
@@ -38,7 +42,7 @@ fn kernel(library: &Library, display: &Display) -> u8 {
         String::clone,
     );
     let Err(error) = fetched else { return 0 };
-    let reason = print::chain(&error.into());
+    let reason = one_line(&error);
     print::error_line(&format!(
         "the images are here, the default kernel is not (--no-kernel does without): {reason}"
     ));
@@ -89,7 +93,7 @@ fn for_each(names: &[String], mut act: impl FnMut(&str) -> Result<()>) -> u8 {
     let mut status = 0;
     for name in names {
         if let Err(error) = act(name) {
-            print::error_line(&print::chain(&error));
+            print::error(&error);
             status = FAILED;
         }
     }

@@ -42,7 +42,7 @@ pub fn main() -> ExitCode {
     };
     print::start_log(arguments.common.volume());
     let status = obey(&arguments).unwrap_or_else(|error| {
-        print::error_line(&print::chain(&error));
+        print::error(&error);
         FAILED
     });
     ExitCode::from(status)

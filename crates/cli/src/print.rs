@@ -4,6 +4,7 @@ use std::env;
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
+use crumblecracker::{Error, PostMortem, one_line};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -61,17 +62,24 @@ pub(crate) fn error_line(text: &str) {
     let _ = Stderr.write_all(format!("{}: {}\n", program_name(), text.trim_end()).as_bytes());
 }
 
-/// An error and its sources, separated by colons; a source that its parent already told is left out.
-pub(crate) fn chain(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for part in error.chain().map(ToString::to_string) {
-        if text.is_empty() {
-            text = part;
-        } else if !text.ends_with(&part) {
-            text = format!("{text}: {part}");
-        }
+/// An error in one line, and below it what the console of a guest said that is the matter.
+pub(crate) fn error(error: &anyhow::Error) {
+    error_line(&one_line(error.as_ref()));
+    let post_mortem = error.downcast_ref().and_then(Error::post_mortem);
+    for line in post_mortem.map(said).unwrap_or_default() {
+        // As above.
+        let _ = Stderr.write_all(format!("{line}\n").as_bytes());
     }
-    text
+}
+
+fn said(PostMortem { console, .. }: &PostMortem) -> Vec<String> {
+    if console.is_empty() {
+        return vec!["its console said nothing".to_owned()];
+    }
+    let lines = console.iter().map(|line| format!("  {line}"));
+    std::iter::once("its console said:".to_owned())
+        .chain(lines)
+        .collect()
 }
 
 /// Writes to standard output; gives the exit status. A reader who has seen enough is no failure.
@@ -86,8 +94,11 @@ pub(crate) fn text(text: &str) -> u8 {
     }
 }
 
-/// Rows under headings, columns as wide as their widest cell.
+/// Rows under headings, columns as wide as their widest cell. What an image put into a cell cannot control a
+/// terminal.
 pub(crate) fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> String {
+    let printable = |row: &[String; N]| row.each_ref().map(|cell| cell.replace(char::is_control, " "));
+    let rows: Vec<_> = rows.iter().map(printable).collect();
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
         cells.chain([headings[column].len()]).max().unwrap_or(0)
@@ -130,36 +141,34 @@ pub(crate) fn start_log(volume: Volume) {
 
 #[cfg(test)]
 mod tests {
-    use anyhow::anyhow;
-
     use super::*;
 
     #[test]
-    fn chain_joins_sources() {
-        let error = anyhow!("no such host")
-            .context("cannot connect")
-            .context("cannot pull alpine");
+    fn console_of_a_guest_is_told_line_by_line() {
+        let console = vec!["one".to_owned(), "two".to_owned()];
+        let silent = PostMortem {
+            how: "it was stopped".to_owned(),
+            console: Vec::new(),
+        };
+        let talkative = PostMortem {
+            console,
+            ..silent.clone()
+        };
 
-        assert_eq!(chain(&error), "cannot pull alpine: cannot connect: no such host");
-    }
-
-    #[test]
-    fn chain_source_already_told_is_left_out() {
-        let error = anyhow!("no such host").context("cannot connect: no such host");
-
-        assert_eq!(chain(&error), "cannot connect: no such host");
+        assert_eq!(said(&silent), ["its console said nothing"]);
+        assert_eq!(said(&talkative), ["its console said:", "  one", "  two"]);
     }
 
     #[test]
     fn table_columns_are_aligned() {
         let rows = [
-            ["a".to_owned(), "12".to_owned()],
+            ["a".to_owned(), "1\x1b2".to_owned()],
             ["long name".to_owned(), "3".to_owned()],
         ];
 
         assert_eq!(
             table(["NAME", "SIZE"], &rows),
-            "NAME        SIZE\na           12\nlong name   3\n"
+            "NAME        SIZE\na           1 2\nlong name   3\n"
         );
     }
 

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use crumblecracker::{
     Command, Error, Image, Instance, InstanceOptions, KernelChoice, Library, Progress, PullPolicy, Share,
 };
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::args::{Common, Run};
 use crate::attach::{self, Attachment};
@@ -36,7 +36,6 @@ pub(crate) fn run(common: &Common, arguments: &Run) -> Result<u8> {
     let pull = arguments.fetch.options(arguments.pull.into());
     let image = display.step(name, || library.image(name, &pull, &listener), Image::id)?;
     let backend = crumblecracker::open_backend(arguments.backend.as_deref(), &library)?;
-    info!("guest code is executed by {}", backend.name());
     settle_in_background(&library);
     let start = || Instance::start(&library, &image, backend, &options, &*display);
     let instance = display.step("guest", start, |_| "it is up".to_owned())?;
@@ -54,7 +53,7 @@ pub(crate) fn run(common: &Common, arguments: &Run) -> Result<u8> {
     };
     let status = match attach::follow(process, &attachment) {
         Err(error) if matches!(error.downcast_ref(), Some(Error::GuestGone(_))) => {
-            bail!("the guest is gone: {}", instance.post_mortem())
+            return Err(Error::GuestEnded(instance.post_mortem()).into());
         }
         ended => ended?,
     };

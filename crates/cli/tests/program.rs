@@ -1,68 +1,12 @@
 //! The program as people call it, as far as it needs no guest.
 
+mod support;
+
 use std::fs;
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
 
-use tempfile::TempDir;
-
-/// The program with an empty cache, no network's address and no configuration.
-struct Program {
-    home: TempDir,
-}
-
-struct Said {
-    status: i32,
-    stdout: String,
-    stderr: String,
-}
-
-impl Program {
-    fn new() -> Self {
-        Self {
-            home: tempfile::tempdir().unwrap(),
-        }
-    }
-
-    fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_crumble"));
-        command
-            .args(words)
-            .stdin(Stdio::null())
-            .current_dir(self.home.path());
-        command.env_clear().env("HOME", self.home.path());
-        command
-    }
-
-    fn say(&self, words: &[&str]) -> Said {
-        let Output {
-            status,
-            stdout,
-            stderr,
-        } = self.command(words).output().unwrap();
-        Said {
-            status: status.code().unwrap(),
-            stdout: String::from_utf8(stdout).unwrap(),
-            stderr: String::from_utf8(stderr).unwrap(),
-        }
-    }
-
-    /// The reason of a failure that must be the program's own and told in one line.
-    fn refusal(&self, words: &[&str]) -> String {
-        let said = self.say(words);
-        assert_eq!(
-            (said.status, said.stdout.as_str()),
-            (125, ""),
-            "{words:?}: {}",
-            said.stderr
-        );
-        let reason = said
-            .stderr
-            .strip_prefix("crumble: ")
-            .unwrap_or_else(|| panic!("{words:?}: {}", said.stderr));
-        assert_eq!(reason.matches('\n').count(), 1, "{words:?}: {reason}");
-        reason.trim_end().to_owned()
-    }
-}
+use support::layout::{Layout, end};
+use support::{Program, refusal, said};
 
 #[test]
 fn help_names_every_request() {
@@ -167,10 +111,52 @@ fn doctor_status_agrees_with_its_lines() {
     assert_eq!(said.status, if usable { 0 } else { 1 });
 }
 
+/// Starts what follows it where `/dev` holds nothing but what `script` makes there.
+fn with_devices(script: &str) -> [String; 6] {
+    let script = format!(
+        "mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && {script} && \
+         exec setpriv --bounding-set -dac_override,-dac_read_search \"$@\""
+    );
+    ["unshare", "-m", "sh", "-c", &script, "sh"].map(str::to_owned)
+}
+
+#[test]
+fn kvm_that_cannot_be_used_is_told_with_the_reason() {
+    let (program, image) = (Program::new(), Layout::new().layer(|tar| end(tar, 0)).finish());
+    assert_eq!(program.say(&["pull", "--no-kernel", &image.source()]).status, 0);
+    for (script, part) in [
+        ("true", "is absent: virtualization is off"),
+        ("mknod -m 000 /dev/kvm c 10 232", "join its group"),
+        ("mknod -m 666 /dev/kvm c 1 3", "is not the device of KVM"),
+        ("mknod -m 666 /dev/kvm c 0 0", "cannot be opened"),
+    ] {
+        let starter = with_devices(script);
+        let starter = starter.each_ref().map(String::as_str);
+        let source = image.source();
+
+        let reason = refusal(
+            &mut program.command_under(&starter, &["run", "--backend=kvm", "--pull=never", &source, "x"]),
+        );
+        let doctor = said(&mut program.command_under(&starter, &["doctor"]));
+
+        assert!(
+            reason.starts_with("kvm is not usable: ") && reason.contains(part),
+            "{reason}"
+        );
+        // The software CPU is there all the same.
+        assert_eq!((doctor.status, doctor.stderr.as_str()), (0, ""));
+        assert!(
+            doctor.stdout.contains(part) && doctor.stdout.lines().count() == 2,
+            "{}",
+            doctor.stdout
+        );
+    }
+}
+
 #[test]
 fn configuration_that_cannot_be_read_is_named() {
     let program = Program::new();
-    let path = program.home.path().join(".config/crumblecracker/config.json");
+    let path = program.home().join(".config/crumblecracker/config.json");
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(&path, "{]").unwrap();
 

@@ -9,6 +9,7 @@ use machine::{CommandLine, Machine, MachineConfig, Outcome};
 
 use crate::console::{ConsoleLog, ConsoleSink};
 use crate::plugs::plug;
+use crate::post_mortem::PostMortem;
 use crate::{Error, Result};
 
 /// What to boot.
@@ -30,16 +31,8 @@ pub struct BootOnly<'a> {
 /// Files that cannot be read; a machine that cannot be made; [`Error::BootEnded`] for one that ends otherwise
 /// than by switching itself off or asking for a reset.
 pub fn boot_kernel(boot: &BootOnly<'_>, hypervisor: Arc<dyn Hypervisor>, sink: ConsoleSink) -> Result<()> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| Error::File {
-            doing: "read",
-            path,
-            source,
-        }
-    };
-    let kernel = File::open(boot.kernel).map_err(failed(boot.kernel))?;
-    let initramfs = fs::read(boot.initramfs).map_err(failed(boot.initramfs))?;
+    let kernel = File::open(boot.kernel).map_err(Error::file("read", boot.kernel))?;
+    let initramfs = fs::read(boot.initramfs).map_err(Error::file("read", boot.initramfs))?;
     let mut command_line = CommandLine::standard();
     command_line.push(boot.append);
     let (backends, consoles) = plug(hypervisor, Vec::new(), Vec::new());
@@ -64,6 +57,6 @@ pub fn boot_kernel(boot: &BootOnly<'_>, hypervisor: Arc<dyn Hypervisor>, sink: C
     }
     match outcome {
         Some(Outcome::PoweredOff | Outcome::Reset) => Ok(()),
-        other => Err(Error::BootEnded(format!("{other:?}"))),
+        other => Err(Error::BootEnded(PostMortem::new(other, &log))),
     }
 }

@@ -12,6 +12,9 @@ use crate::{Error, Result};
 /// How much of the console is kept, in bytes.
 const KEPT: usize = 64 << 10;
 
+/// Just too short for a large page, which the host could else give to the first byte touched.
+const STACK_LEN: usize = 0x1f_0000;
+
 /// Receives console output as it comes.
 pub type ConsoleSink = Arc<dyn Fn(&[u8]) + Send + Sync>;
 
@@ -39,6 +42,7 @@ impl ConsoleLog {
         };
         thread::Builder::new()
             .name("console".to_owned())
+            .stack_size(STACK_LEN)
             .spawn(follow)
             .map_err(|source| Error::Host {
                 doing: "start a thread",

@@ -1,9 +1,12 @@
 //! What can go wrong between a name of an image and the end of a command.
 
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use guest_protocol::{ExecFailure, Failure};
+
+use crate::post_mortem::PostMortem;
 
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -71,14 +74,17 @@ pub enum Error {
     #[error("the guest did not start within {} seconds", .0.as_secs())]
     BootDeadline(Duration),
     /// The machine ended before the guest was ready.
-    #[error("the guest ended while it started: {0}")]
-    BootEnded(String),
+    #[error("the guest ended while it started: {}", .0.how)]
+    BootEnded(PostMortem),
     /// The guest does not keep to the protocol.
     #[error("the guest program cannot be used: {0}")]
     Guest(String),
-    /// The guest is gone.
+    /// The guest is gone, as far as the control channel tells.
     #[error("the guest is gone: {0}")]
     GuestGone(String),
+    /// The guest is gone, and it is known how.
+    #[error("the guest is gone: {}", .0.how)]
+    GuestEnded(PostMortem),
     /// The guest refused a request.
     #[error("the guest cannot {}: {} (error {})", doing(.0.stage), .0.text, .0.errno)]
     Refused(Failure),
@@ -97,6 +103,17 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// A disk of the host is full.
+    #[error("the disk is full: cannot {doing} {}; free some space or choose another cache folder", path.display())]
+    DiskFull {
+        /// What, in the infinitive.
+        doing: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// The host's answer.
+        #[source]
+        source: std::io::Error,
+    },
     /// A file or folder of the host.
     #[error("cannot {doing} {}", path.display())]
     File {
@@ -108,6 +125,42 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+}
+
+impl Error {
+    /// What is known of the guest whose end this error is.
+    pub fn post_mortem(&self) -> Option<&PostMortem> {
+        match self {
+            Self::BootEnded(post_mortem) | Self::GuestEnded(post_mortem) => Some(post_mortem),
+            _ => None,
+        }
+    }
+
+    /// `map_err` helper for files of the host; a full disk gets its own words.
+    pub(crate) fn file(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self + Clone {
+        let path = path.to_owned();
+        move |source| match source.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::DiskFull { doing, path, source },
+            _ => Self::File { doing, path, source },
+        }
+    }
+}
+
+/// An error and its sources in one line, separated by colons; a source that its parent already told is left out.
+/// What a registry, an image or a guest put into a message cannot break the line or control a terminal.
+pub fn one_line(error: &dyn std::error::Error) -> String {
+    let mut text = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let part = error.to_string();
+        if text.is_empty() {
+            text = part;
+        } else if !text.ends_with(&part) {
+            text = format!("{text}: {part}");
+        }
+        next = error.source();
+    }
+    text.replace(char::is_control, " ")
 }
 
 /// What the host says of an error number of Linux.
@@ -128,5 +181,43 @@ fn doing(stage: guest_protocol::Stage) -> &'static str {
         Stage::Cwd => "enter the working directory",
         Stage::Credentials => "become that user",
         Stage::Exec => "execute the program",
+        Stage::File => "work on files",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_joins_sources() {
+        let error = Error::file("read", Path::new("/x"))(ErrorKind::NotFound.into());
+
+        assert_eq!(one_line(&error), "cannot read /x: entity not found");
+    }
+
+    #[test]
+    fn one_line_source_already_told_is_left_out() {
+        let told = Error::Oci(oci::Error::NoImage("x".to_owned()));
+        let error = std::io::Error::other(told);
+
+        assert_eq!(one_line(&error), "no image `x` in the store: pull it first");
+    }
+
+    #[test]
+    fn one_line_foreign_control_characters_are_blanks() {
+        let error = Error::Guest("bad\nword\x1b[2J\u{9b}".to_owned());
+
+        assert_eq!(
+            one_line(&error),
+            "the guest program cannot be used: bad word [2J "
+        );
+    }
+
+    #[test]
+    fn file_on_a_full_disk_names_the_way_out() {
+        let error = Error::file("write", Path::new("/x"))(ErrorKind::StorageFull.into());
+
+        assert!(error.to_string().contains("free some space"), "{error}");
     }
 }

@@ -9,14 +9,16 @@ use device_backends::{Entropy, HostEnd, byte_pipe};
 use guest::InitramfsSpec;
 use guest_protocol::{Configure, Exec, Mount, MountRoot, PORT_NAME, Shutdown, Stdio, ToGuest};
 use hypervisor::Hypervisor;
-use machine::{CommandLine, FileSystem, Machine, MachineConfig, MachineHandle, Outcome, SerialPort};
+use machine::{CommandLine, FileSystem, Machine, MachineConfig, MachineHandle, SerialPort};
 use oci::debian::Refresh;
 use tracing::debug;
 use vfs::{HostShare, HostShareOptions, Overlay, OverlayOptions, Server};
 
 use crate::console::{ConsoleLog, ConsoleSink};
+use crate::fs::Fs;
 use crate::image_tree::ImageTree;
 use crate::plugs::{HostEntropy, PIPE_CAPACITY, plug};
+use crate::post_mortem::PostMortem;
 use crate::session::{Process, Session};
 use crate::user::{Accounts, Credentials};
 use crate::{Error, Image, KernelChoice, Library, Result};
@@ -25,8 +27,6 @@ use crate::{Error, Image, KernelChoice, Library, Result};
 const ACCOUNTS_MAX: u64 = 4 << 20;
 /// virtio-fs tag of the root.
 const ROOT_TAG: &str = "root";
-/// How many console lines an error shows.
-const LINES_SHOWN: usize = 15;
 
 /// A folder or file of the host inside the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,7 +145,7 @@ impl Instance {
             stream: Box::new(channel),
         };
         let (backends, consoles) = plug(hypervisor, vec![control_port], file_systems);
-        let machine = Machine::boot(&config, backends)?;
+        let machine = Machine::boot(&config, backends).map_err(|error| not_booted(error, &options.kernel))?;
         let console = ConsoleLog::default();
         console.follow(consoles.serial, options.console.clone())?;
         console.follow(consoles.virtio, options.console.clone())?;
@@ -173,6 +173,11 @@ impl Instance {
     /// [`Error::NoCommand`], [`Error::NoUser`], [`Error::Request`], [`Error::GuestGone`].
     pub fn spawn(&self, command: &Command) -> Result<Process> {
         self.session.exec(self.exec_of(command)?)
+    }
+
+    /// The guest's files.
+    pub fn fs(&self) -> Fs {
+        Fs::new(self.session.clone())
     }
 
     fn exec_of(&self, command: &Command) -> Result<Exec> {
@@ -232,33 +237,27 @@ impl Instance {
         }
     }
 
-    /// Why the machine is gone, for a message: how it ended and the console's last lines.
-    pub fn post_mortem(&self) -> String {
-        describe(self.machine.wait(Some(Duration::from_secs(1))), &self.console)
+    /// Why the machine is gone.
+    pub fn post_mortem(&self) -> PostMortem {
+        let outcome = self.machine.wait(Some(Duration::from_secs(1)));
+        let goes_on = outcome.is_none();
+        let told = PostMortem::new(outcome, &self.console);
+        match self.session.closed() {
+            Some(how) if goes_on => PostMortem { how, ..told },
+            _ => told,
+        }
     }
 }
 
-fn describe(outcome: Option<Outcome>, console: &ConsoleLog) -> String {
-    let panic = console.lines_from("Kernel panic", LINES_SHOWN);
-    let how = match outcome {
-        Some(Outcome::Reset | Outcome::TripleFault) if !panic.is_empty() => "its kernel panicked".to_owned(),
-        Some(Outcome::PoweredOff) => "it switched itself off".to_owned(),
-        Some(Outcome::Reset) => "it asked for a restart".to_owned(),
-        Some(Outcome::TripleFault) => "its CPU shut down after a triple fault".to_owned(),
-        Some(Outcome::Stopped) => "it was stopped".to_owned(),
-        Some(Outcome::Failed(reason)) => reason,
-        None => "it does not answer".to_owned(),
-    };
-    // What a kernel says when it panics ends in registers and addresses: its first lines tell more.
-    let lines = if panic.is_empty() {
-        console.last_lines(LINES_SHOWN)
-    } else {
-        panic
-    };
-    if lines.is_empty() {
-        return format!("{how}; its console said nothing");
+/// A kernel that cannot be loaded is told by the name its user gave it.
+fn not_booted(error: machine::Error, kernel: &KernelChoice) -> Error {
+    match (error, kernel) {
+        (machine::Error::Kernel(reason), KernelChoice::File(path)) => Error::Kernel {
+            path: path.clone(),
+            reason,
+        },
+        (error, _) => error.into(),
     }
-    format!("{how}; its console said:\n  {}", lines.join("\n  "))
 }
 
 fn root_tree(image: &Image, hostname: &str) -> Result<Overlay> {
@@ -277,12 +276,10 @@ fn shares(shares: &[Share]) -> Result<(Vec<Mount>, Vec<FileSystem>)> {
     let mut mounts = Vec::new();
     let mut file_systems = Vec::new();
     for (index, share) in shares.iter().enumerate() {
-        let failed = |source| Error::File {
-            doing: "share",
-            path: share.host.clone(),
-            source,
-        };
-        let host = share.host.canonicalize().map_err(failed)?;
+        let host = share
+            .host
+            .canonicalize()
+            .map_err(Error::file("share", &share.host))?;
         let (folder, source) = match host.is_dir() {
             true => (host.as_path(), Vec::new()),
             false => {
@@ -358,14 +355,13 @@ fn connect(
     };
     let give_up = || match machine.wait(Some(Duration::ZERO)) {
         None => Ok(()),
-        Some(outcome) => Err(Error::BootEnded(describe(Some(outcome), console))),
+        Some(outcome) => Err(Error::BootEnded(PostMortem::new(Some(outcome), console))),
     };
     Session::open(control, configure, options.boot_deadline, &give_up).map_err(|error| match error {
-        Error::BootDeadline(deadline) => Error::BootEnded(format!(
-            "nothing within {} seconds; {}",
-            deadline.as_secs(),
-            describe(None, console)
-        )),
+        Error::BootDeadline(deadline) => Error::BootEnded(PostMortem {
+            how: format!("nothing within {} seconds", deadline.as_secs_f32()),
+            ..PostMortem::new(None, console)
+        }),
         other => other,
     })
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use oci::debian::Refresh;
 use oci::{Digest, Platform, Progress};
 
+use crate::error::one_line;
 use crate::{Error, Library, Result};
 
 /// Which kernel.
@@ -66,39 +67,17 @@ impl Library {
             path: image.to_owned(),
             reason,
         };
-        let elf = machine::unpack_kernel(&read(image)?).map_err(|error| refused(with_sources(&error)))?;
-        let failed = |source| Error::File {
-            doing: "write",
-            path: path.clone(),
-            source,
-        };
-        fs::create_dir_all(&folder).map_err(failed)?;
-        let mut staged = tempfile::NamedTempFile::new_in(&folder).map_err(failed)?;
-        staged.write_all(&elf).map_err(failed)?;
-        staged.as_file().sync_all().map_err(failed)?;
+        let elf = machine::unpack_kernel(&read(image)?).map_err(|error| refused(one_line(&error)))?;
+        let failed = Error::file("write", &path);
+        fs::create_dir_all(&folder).map_err(failed.clone())?;
+        let mut staged = tempfile::NamedTempFile::new_in(&folder).map_err(failed.clone())?;
+        staged.write_all(&elf).map_err(failed.clone())?;
+        staged.as_file().sync_all().map_err(failed.clone())?;
         staged.persist(&path).map_err(|error| failed(error.error))?;
-        File::open(&path).map_err(|source| Error::File {
-            doing: "open",
-            path,
-            source,
-        })
+        File::open(&path).map_err(Error::file("open", &path))
     }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).map_err(|source| Error::File {
-        doing: "read kernel",
-        path: path.to_owned(),
-        source,
-    })
-}
-
-fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
+    fs::read(path).map_err(Error::file("read kernel", path))
 }

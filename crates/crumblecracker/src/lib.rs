@@ -15,8 +15,8 @@
 //! # }
 //! ```
 //!
-//! **Knows:** how names become images, images become file trees, file trees and a kernel become a guest, and
-//! a command becomes a process in it.
+//! **Knows:** how names become images, images become file trees, file trees and a kernel become a guest, how a
+//! command becomes a process in it, and how its files are reached.
 //! **Must never know:** a terminal, an argument list, a window. Faces of the library parse and print; they
 //! decide nothing.
 #![forbid(unsafe_code)]
@@ -25,19 +25,21 @@ mod boot_only;
 mod console;
 mod doctor;
 mod error;
+pub mod fs;
 mod image_tree;
 mod images;
 mod instance;
 mod kernel;
 mod library;
 mod plugs;
+mod post_mortem;
 pub mod session;
 mod user;
 
 pub use boot_only::{BootOnly, boot_kernel};
 pub use console::ConsoleSink;
 pub use doctor::{BackendReport, doctor, open_backend};
-pub use error::{Error, Result};
+pub use error::{Error, Result, one_line};
 pub use hypervisor::Hypervisor;
 pub use images::{Image, ImageRecord, PullOptions, PullPolicy};
 pub use instance::{Command, Instance, InstanceOptions, Share};
@@ -45,3 +47,4 @@ pub use kernel::KernelChoice;
 pub use library::Library;
 pub use oci::debian::Refresh;
 pub use oci::{Event, ImageConfig, Platform, Progress};
+pub use post_mortem::PostMortem;

@@ -43,11 +43,7 @@ impl Library {
             Some(folder) => folder.to_owned(),
             None => default_cache().ok_or(Error::NoCacheFolder)?,
         };
-        let cache = std::path::absolute(&cache).map_err(|source| Error::File {
-            doing: "find",
-            path: cache.clone(),
-            source,
-        })?;
+        let cache = std::path::absolute(&cache).map_err(Error::file("find", &cache))?;
         let configured = read_config()?.debian.mirror;
         let mirror = set_variable("CC_DEBIAN_MIRROR")
             .and_then(|text| text.into_string().ok())

@@ -8,10 +8,12 @@
 mod bus;
 mod clock;
 mod device;
+mod first_time;
 mod interrupt;
 pub mod pci;
 
 pub use bus::{Bus, BusError, SharedDevice};
 pub use clock::VmClock;
 pub use device::{ConcurrentDevice, Device, MmioDevice, MmioRange, PortDevice, PortRange};
+pub use first_time::FirstTime;
 pub use interrupt::{InterruptLine, LineTarget, MsiMessage, MsiSink};

@@ -6,13 +6,16 @@ pub const EPERM: isize = 1;
 pub const ENOENT: isize = 2;
 pub const ESRCH: isize = 3;
 pub const EINTR: isize = 4;
+pub const EIO: isize = 5;
 pub const E2BIG: isize = 7;
+pub const EBADF: isize = 9;
 pub const EAGAIN: isize = 11;
 pub const EACCES: isize = 13;
 pub const EBUSY: isize = 16;
 pub const EEXIST: isize = 17;
 pub const ENOTDIR: isize = 20;
 pub const EINVAL: isize = 22;
+pub const EMFILE: isize = 24;
 pub const ENAMETOOLONG: isize = 36;
 pub const ENOSYS: isize = 38;
 pub const EPROTO: isize = 71;
@@ -22,7 +25,10 @@ pub const O_RDONLY: usize = 0;
 pub const O_WRONLY: usize = 1;
 pub const O_RDWR: usize = 2;
 pub const O_CREAT: usize = 0o100;
+pub const O_EXCL: usize = 0o200;
 pub const O_NOCTTY: usize = 0o400;
+pub const O_TRUNC: usize = 0o1000;
+pub const O_APPEND: usize = 0o2000;
 pub const O_NONBLOCK: usize = 0o4000;
 pub const O_CLOEXEC: usize = 0o2000000;
 pub const O_PATH: usize = 0o10000000;
@@ -49,7 +55,7 @@ pub const TIOCSCTTY: usize = 0x540e;
 pub const TIOCSWINSZ: usize = 0x5414;
 pub const FIONREAD: usize = 0x541b;
 
-const AT_FDCWD: usize = -100isize as usize;
+pub const AT_FDCWD: isize = -100;
 const SIGSET_BYTES: usize = 8;
 const CLOCK_REALTIME: usize = 0;
 const CLOCK_BOOTTIME: usize = 7;
@@ -79,7 +85,7 @@ pub struct Rusage {
 }
 
 pub unsafe fn open(path: *const u8, flags: usize) -> isize {
-    syscall(OPENAT, AT_FDCWD, path as usize, flags | O_CLOEXEC, 0o644, 0)
+    syscall(OPENAT, AT_FDCWD as usize, path as usize, flags | O_CLOEXEC, 0o644, 0)
 }
 
 pub unsafe fn close(fd: i32) {
@@ -126,6 +132,13 @@ pub unsafe fn pipe(fds: *mut i32) -> isize {
     syscall(PIPE2, fds as usize, O_CLOEXEC, 0, 0, 0)
 }
 
+/// A pair of connected sockets whose messages arrive as they were sent, with close-on-exec.
+pub unsafe fn message_sockets(fds: *mut i32) -> isize {
+    const AF_UNIX: usize = 1;
+    const SOCK_SEQPACKET: usize = 5;
+    syscall(SOCKETPAIR, AF_UNIX, SOCK_SEQPACKET | O_CLOEXEC, 0, fds as usize, 0)
+}
+
 /// Duplicates onto a number below 3, which stays open across exec.
 pub unsafe fn dup_to(fd: i32, to: usize) -> isize {
     syscall(DUP3, fd as usize, to, 0, 0, 0)
@@ -148,19 +161,19 @@ pub unsafe fn set_cloexec(fd: i32) -> isize {
 }
 
 pub unsafe fn mkdir(path: *const u8, mode: usize) -> isize {
-    syscall(MKDIRAT, AT_FDCWD, path as usize, mode, 0, 0)
+    syscall(MKDIRAT, AT_FDCWD as usize, path as usize, mode, 0, 0)
 }
 
 pub unsafe fn chmod(path: *const u8, mode: usize) -> isize {
-    syscall(FCHMODAT, AT_FDCWD, path as usize, mode, 0, 0)
+    syscall(FCHMODAT, AT_FDCWD as usize, path as usize, mode, 0, 0)
 }
 
 pub unsafe fn unlink(path: *const u8) -> isize {
-    syscall(UNLINKAT, AT_FDCWD, path as usize, 0, 0, 0)
+    syscall(UNLINKAT, AT_FDCWD as usize, path as usize, 0, 0, 0)
 }
 
 pub unsafe fn symlink(target: *const u8, path: *const u8) -> isize {
-    syscall(SYMLINKAT, target as usize, AT_FDCWD, path as usize, 0, 0)
+    syscall(SYMLINKAT, target as usize, AT_FDCWD as usize, path as usize, 0, 0)
 }
 
 pub unsafe fn mount(

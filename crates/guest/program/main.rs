@@ -9,6 +9,9 @@
 //! the host. What comes over the channel is checked all the same: a host with a bug must not take the guest
 //! down. Every function returns a negative errno where something failed, as the kernel does.
 //!
+//! One process serves the channel and never waits for anything else; a second one, forked when the host first
+//! asks for a file, may wait for file systems.
+//!
 //! As PID 1 it prepares the machine. With `--control-fd N` it serves the channel on an inherited descriptor
 //! instead and leaves mounts, modules, clock, hostname and power to whoever started it: for containers, and
 //! for trying it out.
@@ -21,6 +24,9 @@
 mod boot;
 mod configure;
 mod exec;
+mod file_operations;
+mod file_server;
+mod files;
 mod kernel;
 mod log;
 mod memory;

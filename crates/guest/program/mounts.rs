@@ -21,6 +21,11 @@ static mut SHARES: [[u8; PATH_BYTES]; MAX_SHARES] = [[0; PATH_BYTES]; MAX_SHARES
 static mut SHARE_COUNT: usize = 0;
 static mut SCRATCH: [u8; PATH_BYTES + MAX_PATH] = [0; PATH_BYTES + MAX_PATH];
 
+/// Whether paths lead into the root file system that the host has given.
+pub unsafe fn has_root() -> bool {
+    HOSTED || ROOT_MOUNTED
+}
+
 /// Serves MountRoot.
 pub unsafe fn mount_root(id: u32, payload: *const u8, len: usize) {
     let end = text::string_end(payload, MOUNT_FIXED, len);

@@ -29,6 +29,15 @@ pub struct Frame {
     pub len: usize,
 }
 
+/// Forgets everything in both buffers: for a process that was forked with them.
+pub unsafe fn clear() {
+    IN_START = 0;
+    IN_END = 0;
+    IN_SKIP = 0;
+    OUT_START = 0;
+    OUT_END = 0;
+}
+
 /// Reads what has come, once. Returns the bytes read, 0 at the end of the stream, or an errno.
 pub unsafe fn receive(control: i32) -> isize {
     let buffer = &raw mut IN as *mut u8;
@@ -143,6 +152,25 @@ pub unsafe fn end_frame(kind: u16, stream: u8, id: u32, len: usize) {
     *header.add(HEADER_ZERO) = 0;
     text::put_u32(header.add(HEADER_ID), id);
     OUT_END += HEADER_LEN + len;
+}
+
+/// Queues the next message of a socket, which is a whole frame made by `end_frame`. Returns its id, 0 where
+/// nothing has come or there is no room, or an errno; the end of the socket is EIO.
+pub unsafe fn pass_on(socket: i32) -> isize {
+    let payload = begin_frame(MAX_DATA);
+    if payload as usize == 0 {
+        return 0;
+    }
+    let header = (payload as usize - HEADER_LEN) as *mut u8;
+    let n = read(socket, header, HEADER_LEN + MAX_DATA);
+    if n == -EAGAIN {
+        return 0;
+    }
+    if n < HEADER_LEN as isize {
+        return if n < 0 { n } else { -EIO };
+    }
+    OUT_END += n as usize;
+    text::get_u32(header.add(HEADER_ID)) as isize
 }
 
 /// Queues a frame without a payload.

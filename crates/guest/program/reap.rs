@@ -1,6 +1,7 @@
 // The end of processes: every orphan is reaped, and commands are reported.
 
 use crate::exec::read_exec_result;
+use crate::files;
 use crate::kernel::*;
 use crate::processes::*;
 use crate::protocol;
@@ -38,6 +39,7 @@ pub unsafe fn reap_all() -> isize {
         if slot < SLOTS {
             note_end(at(slot), status, &raw const usage);
         }
+        files::forget_server(pid as i32);
     }
 }
 

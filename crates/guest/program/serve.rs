@@ -2,6 +2,7 @@
 
 use crate::HOSTED;
 use crate::exec::read_exec_result;
+use crate::files;
 use crate::kernel::*;
 use crate::memory::memcpy;
 use crate::processes::*;
@@ -15,8 +16,10 @@ use crate::syscall::*;
 use crate::text;
 use crate::wire::*;
 
-/// The control channel, the children, and three descriptors of every slot.
-const POLLED: usize = 2 + 3 * SLOTS;
+/// Before the slots: the control channel, the children, and the file server's two descriptors.
+const FIRST_SLOT: usize = 4;
+/// All of them, with three descriptors of every slot.
+const POLLED: usize = FIRST_SLOT + 3 * SLOTS;
 const IDLE: PollFd = PollFd {
     fd: -1,
     events: 0,
@@ -54,6 +57,12 @@ pub unsafe fn serve(control: i32, start_ns: u64) -> ! {
         if roomy {
             if POLL[1].revents != 0 {
                 reap::reap(children);
+            }
+            if POLL[2].revents != 0 {
+                files::send_requests();
+            }
+            if POLL[3].revents != 0 {
+                files::pass_reply_on();
             }
             serve_slots();
         }
@@ -113,6 +122,9 @@ unsafe fn prepare_poll(control: i32, children: i32, roomy: bool) {
     }
     watch(0, control, control_events);
     watch(1, if roomy { children } else { -1 }, POLLIN);
+    watch(2, if roomy { files::requests_waiting() } else { -1 }, POLLOUT);
+    let replies_wanted = roomy && streams::room_for_data();
+    watch(3, if replies_wanted { files::replies() } else { -1 }, POLLIN);
     let mut slot = 0;
     while slot < SLOTS {
         watch_slot(slot, roomy);
@@ -128,7 +140,7 @@ unsafe fn watch(n: usize, fd: i32, events: i16) {
 
 unsafe fn watch_slot(slot: usize, roomy: bool) {
     let process = at(slot);
-    let first = 2 + 3 * slot;
+    let first = FIRST_SLOT + 3 * slot;
     watch(first, -1, 0);
     watch(first + 1, -1, 0);
     watch(first + 2, -1, 0);
@@ -166,7 +178,7 @@ unsafe fn serve_slots() {
 
 unsafe fn serve_slot(slot: usize) {
     let process = at(slot);
-    let first = 2 + 3 * slot;
+    let first = FIRST_SLOT + 3 * slot;
     if (*process).state == STARTING {
         if POLL[first].revents != 0 {
             read_exec_result(process);

@@ -1,6 +1,7 @@
 // The end of everything, in order.
 
 use crate::HOSTED;
+use crate::files;
 use crate::kernel::*;
 use crate::log;
 use crate::mounts;
@@ -15,6 +16,7 @@ const PATIENCE_MS: u64 = 1000;
 
 /// Ends every process, writes back, unmounts, answers Done, and powers off or restarts.
 pub unsafe fn shut_down(id: u32, action: u32, grace_ms: u32, control: i32) -> ! {
+    files::end_server();
     if grace_ms > 0 {
         kill_all(SIGTERM);
         wait_for_all(grace_ms as u64);
@@ -47,6 +49,7 @@ unsafe fn kill_all(signal: usize) {
         kill(-1, signal);
         return;
     }
+    files::kill_server(signal);
     let mut slot = 0;
     while slot < SLOTS {
         if is_alive(at(slot)) {

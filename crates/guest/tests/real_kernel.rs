@@ -5,6 +5,7 @@ mod common;
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use common::files::{READ, WRITE_NEW, in_directory};
 use common::qemu::{Machine, busybox_root};
 use common::{Guest, terminal};
 use guest_protocol::{Arch, Configure, Mount, MountRoot, Stage, ToGuest};
@@ -126,6 +127,28 @@ fn root_on_virtio_fs_has_what_a_userland_expects() {
     in_terminal.env = vec![b"PATH=/bin".to_vec()];
     assert_eq!(guest.run(in_terminal, b"").stdout(), "31 101\r\n");
     assert_eq!(guest.run(exec(&["cat"]), &[7; 300_000]).output[0], [7; 300_000]);
+    assert!(machine.shut_down());
+}
+
+#[test]
+fn files_are_those_of_the_root_and_there_are_none_before_it() {
+    const EPERM: u32 = 1;
+    let root = busybox_root();
+    fs::write(root.path().join("note"), "from the host\n").unwrap();
+    let mut machine = Machine::boot(&[("root", root.path())]);
+    let guest = machine.guest();
+
+    assert_eq!(guest.open(in_directory(0, "/init"), READ), Err(EPERM));
+    mount_root(guest, false);
+
+    let note = guest.open(in_directory(0, "/note"), READ).unwrap();
+    assert_eq!(guest.read_all(note), b"from the host\n");
+    let made = guest.open(in_directory(0, "/tmp/made"), WRITE_NEW).unwrap();
+    assert_eq!(guest.write_at(made, 3, b"abc"), Ok(3));
+    assert_eq!(run(guest, "tail -c 3 /tmp/made"), "abc");
+    assert_eq!(fs::read(root.path().join("tmp/made")).unwrap(), b"\0\0\0abc");
+    // Nothing of the file server's keeps commands from ending.
+    assert_eq!(guest.run(exec(&["cat"]), b"on").stdout(), "on");
     assert!(machine.shut_down());
 }
 

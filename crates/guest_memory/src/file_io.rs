@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
+use vm_memory::bitmap::Bitmap;
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 
 use crate::GuestMemory;
@@ -28,12 +29,24 @@ impl GuestMemory {
     /// `InvalidInput` where a range is not wholly RAM, before any byte is touched; what the file says where
     /// it fails before the first byte.
     pub fn read_from_file(&self, ranges: &[GuestRange], file: &File, offset: u64) -> io::Result<usize> {
-        self.transfer(ranges, offset, |buffers, offset| {
+        let done = self.transfer(ranges, offset, |buffers, offset| {
             // SAFETY: every buffer is a part of the mapping that `self` keeps alive for the call, checked by
             // `buffers()`. The kernel writes there as a device would; all other access to guest RAM is
             // volatile, so no reference to these bytes exists that the store could invalidate.
             unsafe { libc::preadv(file.as_raw_fd(), buffers.as_ptr(), count(buffers), offset) }
-        })
+        });
+        // Some may have been written before an error, too.
+        self.tell_written(ranges);
+        done
+    }
+
+    fn tell_written(&self, ranges: &[GuestRange]) {
+        for range in ranges {
+            for slice in GuestMemoryBackend::get_slices(&**self, GuestAddress(range.gpa), range.len).flatten()
+            {
+                slice.bitmap().mark_dirty(0, slice.len());
+            }
+        }
     }
 
     /// Writes the bytes of `ranges`, in their order, to `file` at `offset`, as `pwritev` does.

@@ -8,16 +8,27 @@
 //! `unsafe` is allowed here for mapping and for handing raw host addresses to a hypervisor.
 
 mod file_io;
+mod load_file;
+mod mapping;
+mod ram_view;
+mod sys;
+mod watch;
 
 use std::ops::Deref;
 use std::sync::Arc;
 
 pub use file_io::GuestRange;
+pub use ram_view::RamView;
+use vm_memory::mmap::{FromRangesError, GuestRegionMmap, MmapRegion, MmapRegionBuilder, MmapRegionError};
 pub use vm_memory::{
     ByteValued, Bytes, GuestAddress, GuestMemory as GuestMemoryAccess, GuestMemoryBackend, GuestMemoryRegion,
     MemoryRegionAddress, VolatileMemory, VolatileSlice,
 };
-use vm_memory::{GuestMemoryMmap, mmap::FromRangesError};
+use vm_memory::{GuestMemoryMmap, GuestRegionCollection};
+pub use watch::WriteObserver;
+
+use mapping::Mapping;
+use watch::RegionWatch;
 
 /// Size of the smallest page that RAM is made of, in bytes.
 pub const PAGE_SIZE: u64 = 4096;
@@ -53,23 +64,24 @@ pub struct RamRegion {
 /// All RAM of one guest. Clones share it; the mapping goes with the last clone.
 #[derive(Clone, Debug)]
 pub struct GuestMemory {
-    map: Arc<GuestMemoryMmap<()>>,
+    map: Arc<GuestMemoryMmap<Mapping>>,
 }
 
 impl GuestMemory {
-    /// Maps zeroed anonymous RAM for each `(gpa, len)`; pages cost host memory when first touched.
+    /// Maps zeroed anonymous RAM for each `(gpa, len)`; pages cost host memory when first touched, large ones where
+    /// the host has them.
     ///
     /// # Errors
     /// Regions that are misaligned, empty or overlap, and a host that refuses.
     pub fn anonymous(regions: &[(u64, u64)]) -> Result<Self, Error> {
-        let mut ranges = Vec::with_capacity(regions.len());
+        let mut mapped = Vec::with_capacity(regions.len());
         for &(gpa, len) in regions {
             if len == 0 || gpa % PAGE_SIZE != 0 || len % PAGE_SIZE != 0 || gpa.checked_add(len).is_none() {
                 return Err(Error::Misaligned { gpa, len });
             }
-            ranges.push((GuestAddress(gpa), len as usize));
+            mapped.push(map_region(gpa, len as usize).map_err(Error::Map)?);
         }
-        let map = GuestMemoryMmap::from_ranges(&ranges).map_err(Error::Map)?;
+        let map = GuestRegionCollection::from_regions(mapped).map_err(|error| Error::Map(error.into()))?;
         Ok(Self { map: Arc::new(map) })
     }
 
@@ -85,16 +97,65 @@ impl GuestMemory {
             .collect()
     }
 
+    /// Tells `observer` of writes to pages that are [watched](Self::watch). Can be called once for all clones.
+    pub fn observe_writes(&self, observer: &Arc<dyn WriteObserver>) {
+        for region in self.map.iter() {
+            MmapRegion::bitmap(region)
+                .watch()
+                .observe(region.start_addr().0, observer.clone());
+        }
+    }
+
+    /// Watches the page at `gpa`; says whether it was not watched before. Without an observer there is nothing to
+    /// watch for.
+    pub fn watch(&self, gpa: u64) -> bool {
+        self.watched_region(gpa)
+            .is_some_and(|(watch, offset)| watch.watch(offset))
+    }
+
+    /// Watches the page at `gpa` no more.
+    pub fn unwatch(&self, gpa: u64) {
+        if let Some((watch, offset)) = self.watched_region(gpa) {
+            watch.unwatch(offset);
+        }
+    }
+
+    /// Whether the page at `gpa` is watched.
+    pub fn is_watched(&self, gpa: u64) -> bool {
+        self.watched_region(gpa)
+            .is_some_and(|(watch, offset)| watch.is_watched(offset))
+    }
+
+    fn watched_region(&self, gpa: u64) -> Option<(&RegionWatch, u64)> {
+        let region = self.map.find_region(GuestAddress(gpa))?;
+        Some((MmapRegion::bitmap(region).watch(), gpa - region.start_addr().0))
+    }
+
     /// All RAM together, in bytes.
     pub fn total_len(&self) -> u64 {
         self.map.iter().map(|region| region.len()).sum()
     }
 }
 
+fn map_region(gpa: u64, len: usize) -> Result<GuestRegionMmap<Mapping>, FromRangesError> {
+    let mapping = Mapping::anonymous(gpa, len).map_err(MmapRegionError::Mmap)?;
+    let start = mapping.start();
+    let builder = MmapRegionBuilder::new_with_bitmap(len, mapping);
+    // SAFETY: `mapping` has `len` bytes at `start`, and lives in the region as its bitmap, as long as the region.
+    let region = unsafe { builder.with_raw_mmap_pointer(start) }
+        .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+        .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE)
+        .build()?;
+    if let Ok(all) = region.get_slice(0, len) {
+        sys::prefer_large_pages(&all);
+    }
+    GuestRegionMmap::new(region, GuestAddress(gpa)).ok_or(FromRangesError::InvalidGuestRegion)
+}
+
 /// `vm-memory`'s traits ([`Bytes`], [`GuestMemoryAccess`]) work on a handle directly, and `virtio-queue`
 /// takes it by this bound.
 impl Deref for GuestMemory {
-    type Target = GuestMemoryMmap<()>;
+    type Target = GuestMemoryMmap<Mapping>;
 
     fn deref(&self) -> &Self::Target {
         &self.map

@@ -93,6 +93,9 @@ pub(crate) const fn max_payload(kind: u16) -> usize {
         wire::KIND_EXEC => wire::MAX_PAYLOAD,
         wire::KIND_MOUNT => wire::MOUNT_FIXED + wire::MAX_TAG + 2 * wire::MAX_PATH + 3,
         wire::KIND_MOUNT_ROOT => wire::MOUNT_FIXED + wire::MAX_TAG + 1,
+        wire::KIND_FILE => wire::FILE_FIXED + wire::MAX_DATA,
+        wire::KIND_FILE_DATA => wire::MAX_DATA,
+        wire::KIND_FILE_METADATA => wire::METADATA_LEN,
         wire::KIND_CONFIGURE => wire::CONFIGURE_FIXED + wire::MAX_HOSTNAME + 1 + wire::MAX_ENTROPY,
         _ => wire::EXITED_LEN,
     }

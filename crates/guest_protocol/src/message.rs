@@ -3,8 +3,8 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::Error;
-use crate::wire;
+use crate::file::{FileMetadata, FileRequest};
+use crate::{Error, wire};
 
 /// A message and whom it is about.
 ///
@@ -63,6 +63,11 @@ pub enum ToGuest {
     Shutdown(Shutdown),
     /// → Done, after everything the guest had to say about earlier frames.
     Ping,
+    /// Works on the guest's files; up to [`wire::MAX_FILE_REQUESTS`] may wait for their replies at once.
+    /// → as [`FileRequest`] says, or Failed.
+    File(FileRequest),
+    /// Closes the file named by the frame's id. No reply; a file that is not open is no error.
+    CloseFile,
     /// Bytes for stdin of process `id`: 1..=[`wire::MAX_DATA`], within the credit.
     Data(Stream, Vec<u8>),
     /// No more stdin.
@@ -94,6 +99,12 @@ pub enum ToHost {
     Drained(Stream),
     /// A point of the guest's timeline. id 0.
     Mark(Mark),
+    /// The file operation is done and gives these bytes, at most [`wire::MAX_DATA`].
+    FileData(Vec<u8>),
+    /// The file operation is done and tells this.
+    FileMetadata(FileMetadata),
+    /// The file operation is done and wrote this many bytes.
+    FileWritten(u32),
     /// Bytes of an output, within the credit.
     Data(Stream, Vec<u8>),
     /// The output is at its end: every process that held it has closed it.
@@ -282,6 +293,8 @@ pub enum Stage {
     Credentials,
     /// Finding and executing the program.
     Exec,
+    /// Working on files.
+    File,
 }
 
 /// Why a request failed.

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use crate::bytes::{FieldReader, FrameWriter};
 use crate::message::{Configure, Exec, Mount, MountRoot, Shutdown, Stdio, Stream, ToGuest, WindowSize};
-use crate::{Error, wire};
+use crate::{Error, file, wire};
 
 pub(crate) fn encode(message: &ToGuest, id: u32, out: &mut Vec<u8>) -> Result<(), Error> {
     let (kind, stream) = kind_and_stream(message);
@@ -57,7 +57,8 @@ pub(crate) fn encode(message: &ToGuest, id: u32, out: &mut Vec<u8>) -> Result<()
             w.require("stream", *stream != Stream::Stdin);
             w.u32(*bytes);
         }
-        ToGuest::Sync | ToGuest::Ping => {}
+        ToGuest::File(request) => file::encode_request(&mut w, request),
+        ToGuest::Sync | ToGuest::Ping | ToGuest::CloseFile => {}
     }
     w.finish()
 }
@@ -73,6 +74,8 @@ fn kind_and_stream(message: &ToGuest) -> (u16, u8) {
         ToGuest::Sync => (wire::KIND_SYNC, 0),
         ToGuest::Shutdown(_) => (wire::KIND_SHUTDOWN, 0),
         ToGuest::Ping => (wire::KIND_PING, 0),
+        ToGuest::File(_) => (wire::KIND_FILE, 0),
+        ToGuest::CloseFile => (wire::KIND_FILE_CLOSE, 0),
         ToGuest::Data(stream, _) => (wire::KIND_DATA, stream.number()),
         ToGuest::Eof(stream) => (wire::KIND_EOF, stream.number()),
         ToGuest::Close(stream) => (wire::KIND_CLOSE, stream.number()),
@@ -179,6 +182,8 @@ pub(crate) fn decode(kind: u16, stream: u8, mut r: FieldReader<'_>) -> Result<To
         wire::KIND_SYNC => ToGuest::Sync,
         wire::KIND_SHUTDOWN => ToGuest::Shutdown(decode_shutdown(&mut r)?),
         wire::KIND_PING => ToGuest::Ping,
+        wire::KIND_FILE => ToGuest::File(file::decode_request(&mut r)?),
+        wire::KIND_FILE_CLOSE => ToGuest::CloseFile,
         wire::KIND_DATA => match r.rest() {
             [] => return Err(r.bad("data")),
             data => ToGuest::Data(input(stream, &r)?, data.to_vec()),

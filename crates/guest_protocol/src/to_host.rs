@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use crate::bytes::{FieldReader, FrameWriter};
 use crate::message::{Arch, ExecFailure, ExitStatus, Exited, Failure, Hello, Mark, Stage, Stream, ToHost};
 use crate::to_guest::{input, output};
-use crate::{Error, wire};
+use crate::{Error, file, wire};
 
 pub(crate) fn encode(message: &ToHost, id: u32, out: &mut Vec<u8>) -> Result<(), Error> {
     let (kind, stream) = kind_and_stream(message);
@@ -29,6 +29,9 @@ pub(crate) fn encode(message: &ToHost, id: u32, out: &mut Vec<u8>) -> Result<(),
             w.u64(*ns);
             w.bytes(name.as_bytes());
         }
+        ToHost::FileData(data) => w.bytes(data),
+        ToHost::FileMetadata(metadata) => file::encode_metadata(&mut w, metadata),
+        ToHost::FileWritten(bytes) => w.u32(*bytes),
         ToHost::Data(stream, data) => {
             w.require("stream", *stream != Stream::Stdin);
             w.require("data", !data.is_empty());
@@ -53,6 +56,9 @@ fn kind_and_stream(message: &ToHost) -> (u16, u8) {
         ToHost::ExecFailed(_) => (wire::KIND_EXEC_FAILED, 0),
         ToHost::Exited(_) => (wire::KIND_EXITED, 0),
         ToHost::Mark(_) => (wire::KIND_MARK, 0),
+        ToHost::FileData(_) => (wire::KIND_FILE_DATA, 0),
+        ToHost::FileMetadata(_) => (wire::KIND_FILE_METADATA, 0),
+        ToHost::FileWritten(_) => (wire::KIND_FILE_WRITTEN, 0),
         ToHost::Drained(stream) => (wire::KIND_DRAINED, stream.number()),
         ToHost::Data(stream, _) => (wire::KIND_DATA, stream.number()),
         ToHost::Eof(stream) => (wire::KIND_EOF, stream.number()),
@@ -142,6 +148,9 @@ pub(crate) fn decode(kind: u16, stream: u8, mut r: FieldReader<'_>) -> Result<To
             ns: r.u64()?,
             name: r.text(),
         }),
+        wire::KIND_FILE_DATA => ToHost::FileData(r.rest().to_vec()),
+        wire::KIND_FILE_METADATA => ToHost::FileMetadata(file::decode_metadata(&mut r)?),
+        wire::KIND_FILE_WRITTEN => ToHost::FileWritten(r.u32()?),
         wire::KIND_DATA => match r.rest() {
             [] => return Err(r.bad("data")),
             data => ToHost::Data(output(stream, &r)?, data.to_vec()),
@@ -212,6 +221,7 @@ const fn stage_number(stage: Stage) -> u32 {
         Stage::Cwd => wire::STAGE_CWD,
         Stage::Credentials => wire::STAGE_CREDENTIALS,
         Stage::Exec => wire::STAGE_EXEC,
+        Stage::File => wire::STAGE_FILE,
     }
 }
 
@@ -227,6 +237,7 @@ fn decode_stage(r: &mut FieldReader<'_>) -> Result<Stage, Error> {
         wire::STAGE_CWD => Stage::Cwd,
         wire::STAGE_CREDENTIALS => Stage::Credentials,
         wire::STAGE_EXEC => Stage::Exec,
+        wire::STAGE_FILE => Stage::File,
         _ => return Err(r.bad("stage")),
     })
 }

@@ -41,7 +41,7 @@ pub const STDOUT: u8 = 1;
 /// The stream a process writes errors to; unused with a terminal.
 pub const STDERR: u8 = 2;
 
-// Kinds, host to guest. 0x0020..=0x00ff are kept for file and network operations.
+// Kinds, host to guest. 0x0040..=0x00ff are kept for network operations.
 /// Hostname, wall clock and entropy; version agreed on.
 pub const KIND_CONFIGURE: u16 = 0x0001;
 /// Mount the root file system and move into it.
@@ -60,6 +60,10 @@ pub const KIND_SYNC: u16 = 0x0007;
 pub const KIND_SHUTDOWN: u16 = 0x0008;
 /// Ask for a Done.
 pub const KIND_PING: u16 = 0x0009;
+/// An operation on files.
+pub const KIND_FILE: u16 = 0x0020;
+/// Close a file.
+pub const KIND_FILE_CLOSE: u16 = 0x0021;
 
 // Kinds, both ways.
 /// Bytes of a stream.
@@ -71,7 +75,7 @@ pub const KIND_CLOSE: u16 = 0x0103;
 /// From a stream's receiver: so many more bytes may be sent.
 pub const KIND_CREDIT: u16 = 0x0104;
 
-// Kinds, guest to host. 0x0220..=0x02ff are kept for file and network operations.
+// Kinds, guest to host. 0x0240..=0x02ff are kept for network operations.
 /// The guest is there.
 pub const KIND_HELLO: u16 = 0x0201;
 /// A request was done.
@@ -88,6 +92,12 @@ pub const KIND_EXITED: u16 = 0x0206;
 pub const KIND_DRAINED: u16 = 0x0207;
 /// A point of the guest's timeline.
 pub const KIND_MARK: u16 = 0x0208;
+/// A file operation is done and gives bytes.
+pub const KIND_FILE_DATA: u16 = 0x0220;
+/// A file operation is done and gives what is known about a file.
+pub const KIND_FILE_METADATA: u16 = 0x0221;
+/// A file operation is done and wrote so many bytes.
+pub const KIND_FILE_WRITTEN: u16 = 0x0222;
 
 // Hello: `u32` magic, `u16` oldest and `u16` newest version, `u16` architecture, `u16` flags, `u32` process
 // slots, 16 bytes boot id, `u64` ns of program start, `u64` ns of Hello, then the kernel release.
@@ -240,6 +250,8 @@ pub const STAGE_CWD: u32 = 8;
 pub const STAGE_CREDENTIALS: u32 = 9;
 /// Stage: finding and executing the program.
 pub const STAGE_EXEC: u32 = 10;
+/// Stage: the file operation itself.
+pub const STAGE_FILE: u32 = 11;
 
 // Exited: `u8` how, `u8` code or signal, `u8` undrained streams, `u8` core dumped, `u32` zero, `u64` user and
 // system time in µs, `u64` peak resident set in KiB.
@@ -263,6 +275,134 @@ pub const EXITED_LEN: usize = 32;
 pub const EXITED_BY_CODE: u8 = 0;
 /// How: a signal ended it.
 pub const EXITED_BY_SIGNAL: u8 = 1;
+
+// File: `u32` operation, `u32` flags, `u32` file, `u32` number, `u64` first and `u64` second value; then
+// strings or data to the end. What an operation does not use is zero. `file` is an open file, or for an
+// operation with a path the open directory a relative path starts from, where zero is the root; an empty path
+// is that open file itself, where the operation can be done to one.
+/// Offset of the operation.
+pub const FILE_OPERATION: usize = 0;
+/// Offset of the flags.
+pub const FILE_FLAGS: usize = 4;
+/// Offset of the open file or directory.
+pub const FILE_FILE: usize = 8;
+/// Offset of the number: a length, a mode or a user id.
+pub const FILE_NUMBER: usize = 12;
+/// Offset of the first value: an offset, a length, a group id or a time.
+pub const FILE_FIRST: usize = 16;
+/// Offset of the second value: a time.
+pub const FILE_SECOND: usize = 24;
+/// Length of the fixed part.
+pub const FILE_FIXED: usize = 32;
+/// The most requests with [`KIND_FILE`] that may wait for their replies at once.
+pub const MAX_FILE_REQUESTS: u32 = 16;
+/// The most files open at once.
+pub const MAX_OPEN_FILES: u32 = 512;
+/// Open `path` with the open flags, mode `number` if it is made; the request's id names it. → Done
+pub const FILE_OPEN: u32 = 1;
+/// Read at most `number` bytes at offset `first`. → FileData, empty at the end
+pub const FILE_READ: u32 = 2;
+/// Write the data at offset `first`, or at the end of a file opened to append. → FileWritten
+pub const FILE_WRITE: u32 = 3;
+/// Read at most `number` bytes of entries. → FileData, as getdents64(2) has them, empty after the last
+pub const FILE_READ_DIRECTORY: u32 = 4;
+/// Tell about `path`. → FileMetadata
+pub const FILE_METADATA: u32 = 5;
+/// Cut or extend to `first` bytes. → Done
+pub const FILE_SET_LEN: u32 = 6;
+/// Write back to the disk. → Done
+pub const FILE_SYNC: u32 = 7;
+/// Make directory `path` with mode `number`. → Done
+pub const FILE_CREATE_DIRECTORY: u32 = 8;
+/// Remove `path`, a directory with its flag, else anything but one. → Done
+pub const FILE_REMOVE: u32 = 9;
+/// Rename the first path to the second. → Done
+pub const FILE_RENAME: u32 = 10;
+/// Make the second path a symbolic link that says what the first string says. → Done
+pub const FILE_SYMLINK: u32 = 11;
+/// Make the second path another name of the first. → Done
+pub const FILE_HARD_LINK: u32 = 12;
+/// Read the symbolic link `path`. → FileData
+pub const FILE_READ_LINK: u32 = 13;
+/// Give `path` mode `number`. → Done
+pub const FILE_SET_MODE: u32 = 14;
+/// Give `path` user `number` and group `first`, each left alone by [`FILE_KEEP_OWNER`]. → Done
+pub const FILE_SET_OWNER: u32 = 15;
+/// Give `path` the times of last access `first` and last change `second`, in ns since 1970, each left alone
+/// by [`FILE_KEEP_TIME`]. → Done
+pub const FILE_SET_TIMES: u32 = 16;
+/// Open flag: to read.
+pub const FILE_OPEN_READ: u32 = 1;
+/// Open flag: to write.
+pub const FILE_OPEN_WRITE: u32 = 2;
+/// Open flag: to write at the end always.
+pub const FILE_OPEN_APPEND: u32 = 4;
+/// Open flag: cut to nothing.
+pub const FILE_OPEN_TRUNCATE: u32 = 8;
+/// Open flag: make it if it is missing.
+pub const FILE_OPEN_CREATE: u32 = 16;
+/// Open flag: make it, and fail if it is there.
+pub const FILE_OPEN_CREATE_NEW: u32 = 32;
+/// Open flag: fail unless it is a directory.
+pub const FILE_OPEN_DIRECTORY: u32 = 64;
+/// Open flag: fail if it is a symbolic link.
+pub const FILE_OPEN_NO_FOLLOW: u32 = 128;
+/// Metadata, SetOwner and SetTimes flag: of a symbolic link itself.
+pub const FILE_NO_FOLLOW: u32 = 1;
+/// Sync flag: what is not needed to read the data again may wait.
+pub const FILE_SYNC_DATA: u32 = 1;
+/// Remove flag: an empty directory.
+pub const FILE_REMOVE_DIRECTORY: u32 = 1;
+/// A user or group that stays.
+pub const FILE_KEEP_OWNER: u32 = u32::MAX;
+/// A time that stays.
+pub const FILE_KEEP_TIME: i64 = i64::MIN;
+
+// FileMetadata: the start of Linux's struct statx (include/uapi/linux/stat.h), the same for every architecture.
+/// Offset of `u32` bits of which fields the file system has.
+pub const METADATA_MASK: usize = 0x00;
+/// Offset of the `u32` preferred block size for reading and writing, in bytes.
+pub const METADATA_BLOCK_SIZE: usize = 0x04;
+/// Offset of the `u32` number of names.
+pub const METADATA_LINKS: usize = 0x10;
+/// Offset of the `u32` user id.
+pub const METADATA_UID: usize = 0x14;
+/// Offset of the `u32` group id.
+pub const METADATA_GID: usize = 0x18;
+/// Offset of the `u16` type and permissions.
+pub const METADATA_MODE: usize = 0x1c;
+/// Offset of the `u64` inode number.
+pub const METADATA_INODE: usize = 0x20;
+/// Offset of the `u64` length, in bytes.
+pub const METADATA_SIZE: usize = 0x28;
+/// Offset of the `u64` space it takes, in units of 512 bytes.
+pub const METADATA_BLOCKS: usize = 0x30;
+/// Offset of the time of last access. Times are `i64` seconds since 1970, `u32` ns, `u32` unused.
+pub const METADATA_ACCESSED: usize = 0x40;
+/// Offset of the time it was made.
+pub const METADATA_CREATED: usize = 0x50;
+/// Offset of the time its metadata last changed.
+pub const METADATA_CHANGED: usize = 0x60;
+/// Offset of the time its contents last changed.
+pub const METADATA_MODIFIED: usize = 0x70;
+/// Offset of the device a device file stands for: `u32` major and `u32` minor number.
+pub const METADATA_DEVICE_FILE: usize = 0x80;
+/// Offset of the device it lies on: `u32` major and `u32` minor number.
+pub const METADATA_DEVICE: usize = 0x88;
+/// Length of a FileMetadata payload.
+pub const METADATA_LEN: usize = 0x90;
+/// Bit of the mask: there is a time it was made (`STATX_BTIME`).
+pub const METADATA_HAS_CREATED: u32 = 0x800;
+
+// Directory entries in FileData: Linux's struct linux_dirent64, one after the other.
+/// Offset of the `u64` inode number.
+pub const ENTRY_INODE: usize = 0;
+/// Offset of the `u16` length of this entry.
+pub const ENTRY_LEN: usize = 16;
+/// Offset of the `u8` type.
+pub const ENTRY_TYPE: usize = 18;
+/// Offset of the name and its NUL.
+pub const ENTRY_NAME: usize = 19;
 
 // Mark: `u64` ns of CLOCK_BOOTTIME, text to the end.
 /// Length of the fixed part of a Mark.

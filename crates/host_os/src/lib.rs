@@ -1,22 +1,29 @@
 //! The portable face of the operating system.
 //!
-//! **Knows:** how this host makes events, interrupts a thread, names its current boot, gives random bytes
-//! and writes files around its cache.
+//! **Knows:** how this host makes events, interrupts a thread, names its current boot, gives random bytes,
+//! keeps permissions of files and writes files around its cache.
 //! **Must never know:** guests, devices, images. What differs between systems stays in `sys`.
 //!
-//! `unsafe` is allowed here for calls that `rustix` does not offer: signal handlers and signals to one thread.
+//! `unsafe` is allowed here for calls that `rustix` does not offer: signal handlers and signals to one thread; for
+//! mapping memory; for what only an instruction of the processor can do.
 
+mod atomics;
 mod boot_id;
+mod code_memory;
 mod direct;
 mod error;
 mod event;
+mod permissions;
 mod random;
 mod sys;
 mod thread_interrupt;
 
+pub use atomics::{X86_LOAD, X86_STORE, compare_exchange_16};
 pub use boot_id::boot_id;
+pub use code_memory::CodeMemory;
 pub use direct::{DIRECT_ALIGNMENT, set_direct};
 pub use error::Error;
 pub use event::Event;
+pub use permissions::{permission_bits, set_permission_bits};
 pub use random::random_bytes;
 pub use thread_interrupt::RunningThread;

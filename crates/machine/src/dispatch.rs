@@ -4,7 +4,7 @@
 use std::sync::{Arc, Weak};
 
 use chipset::ioapic::{IoApic, RouteObserver};
-use device_model::{Bus, MsiMessage, MsiSink};
+use device_model::{Bus, FirstTime, MsiMessage, MsiSink};
 use hypervisor::{GuestIo, Msi, Vm};
 use tracing::warn;
 
@@ -48,12 +48,15 @@ fn to_backend(message: MsiMessage) -> Msi {
 /// Holds the VM weakly: devices hold this, and the VM's memory must not outlive the machine through them.
 pub(crate) struct InterruptDelivery {
     vm: Weak<dyn Vm>,
+    /// The guest chooses addresses and vectors, and with them how often delivery fails.
+    refused: FirstTime,
 }
 
 impl InterruptDelivery {
     pub(crate) fn new(vm: &Arc<dyn Vm>) -> Arc<Self> {
         Arc::new(Self {
             vm: Arc::downgrade(vm),
+            refused: FirstTime::default(),
         })
     }
 }
@@ -61,8 +64,10 @@ impl InterruptDelivery {
 impl MsiSink for InterruptDelivery {
     fn signal(&self, message: MsiMessage) {
         let Some(vm) = self.vm.upgrade() else { return };
-        if let Err(error) = vm.signal_msi(to_backend(message)) {
-            warn!(?message, %error, "an interrupt was not delivered");
+        if let Err(error) = vm.signal_msi(to_backend(message))
+            && self.refused.is_now()
+        {
+            warn!(?message, %error, "an interrupt was not delivered; this is told once");
         }
     }
 }
@@ -72,8 +77,10 @@ impl RouteObserver for InterruptDelivery {
         let Some(vm) = self.vm.upgrade() else { return };
         // The end of an edge-triggered interrupt concerns nobody, and knowing of it costs an exit.
         let route = message.filter(|_| level).map(to_backend);
-        if let Err(error) = vm.set_ioapic_route(line, route) {
-            warn!(line, %error, "an I/O APIC route was not mirrored");
+        if let Err(error) = vm.set_ioapic_route(line, route)
+            && self.refused.is_now()
+        {
+            warn!(line, %error, "an I/O APIC route was not mirrored; this is told once");
         }
     }
 }

@@ -27,8 +27,14 @@ pub enum Error {
         most: u32,
     },
     /// The host gave no RAM.
-    #[error("guest memory")]
-    GuestMemory(#[from] guest_memory::Error),
+    #[error("the host does not give the guest {memory_mib} MiB of memory; give it less")]
+    GuestMemory {
+        /// What the machine was to have.
+        memory_mib: u64,
+        /// The host's answer.
+        #[source]
+        source: guest_memory::Error,
+    },
     /// The CPU backend refused.
     #[error("the CPU backend")]
     Hypervisor(#[from] hypervisor::Error),

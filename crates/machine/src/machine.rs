@@ -31,7 +31,7 @@ impl Machine {
     pub fn boot(config: &MachineConfig, backends: Backends) -> Result<Self, Error> {
         check(config, &*backends.hypervisor)?;
         let hypervisor = backends.hypervisor.clone();
-        let memory = GuestMemory::anonymous(&layout::ram_regions(config.memory_mib))?;
+        let memory = ram(config.memory_mib)?;
         let vm = hypervisor.create_vm(&VmConfig {
             vcpus: config.vcpus,
             ioapic_lines: layout::IOAPIC_LINES,
@@ -114,6 +114,11 @@ fn check(config: &MachineConfig, hypervisor: &dyn Hypervisor) -> Result<(), Erro
         });
     }
     Ok(())
+}
+
+fn ram(memory_mib: u64) -> Result<GuestMemory, Error> {
+    let regions = layout::ram_regions(memory_mib);
+    GuestMemory::anonymous(&regions).map_err(|source| Error::GuestMemory { memory_mib, source })
 }
 
 /// Fills RAM with tables, kernel and initramfs.

@@ -78,6 +78,9 @@ impl PowerControl for EndSignal {
     }
 }
 
+/// Just too short for a large page, which the host could else give to the first byte touched.
+const STACK_LEN: usize = 0x1f_0000;
+
 /// The threads that execute guest code.
 pub(crate) struct VcpuThreads {
     threads: Vec<(JoinHandle<()>, Arc<dyn Kick>)>,
@@ -100,6 +103,7 @@ impl VcpuThreads {
             let (io, end, stopping) = (io.clone(), end.clone(), all.stopping.clone());
             let thread = std::thread::Builder::new()
                 .name(format!("vcpu{index}"))
+                .stack_size(STACK_LEN)
                 .spawn(move || run_vcpu(vcpu, &*io, &end, &stopping))
                 .map_err(Error::Thread);
             match thread {
@@ -120,13 +124,25 @@ impl VcpuThreads {
             kicker.kick();
         }
         for (thread, _) in self.threads.drain(..) {
-            // A panic of that thread has been reported as an end by its message already.
+            // A panic of that thread has been the machine's end already.
             let _ = thread.join();
         }
     }
 }
 
+/// Ends a machine one of whose CPUs nobody runs any more.
+struct EndOnPanic<'a>(&'a EndSignal);
+
+impl Drop for EndOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.end(Outcome::Failed("a CPU's thread panicked".to_owned()));
+        }
+    }
+}
+
 fn run_vcpu(mut vcpu: Box<dyn Vcpu>, io: &dyn GuestIo, end: &EndSignal, stopping: &Mutex<bool>) {
+    let _guard = EndOnPanic(end);
     loop {
         let stopped = vcpu.run(io);
         if *stopping.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -156,7 +172,56 @@ fn run_vcpu(mut vcpu: Box<dyn Vcpu>, io: &dyn GuestIo, end: &EndSignal, stopping
 
 #[cfg(test)]
 mod tests {
+    use hypervisor::Error as BackendError;
+    use hypervisor::x86_64::CpuState;
+
     use super::*;
+
+    struct Panics;
+
+    impl Kick for Panics {
+        fn kick(&self) {}
+    }
+
+    impl Vcpu for Panics {
+        fn run(&mut self, _io: &dyn GuestIo) -> Result<StopReason, BackendError> {
+            panic!("for the test")
+        }
+        fn kicker(&self) -> Arc<dyn Kick> {
+            Arc::new(Self)
+        }
+        fn state(&mut self) -> Result<CpuState, BackendError> {
+            Err(BackendError::Unsupported("state"))
+        }
+        fn set_state(&mut self, _state: &CpuState) -> Result<(), BackendError> {
+            Err(BackendError::Unsupported("state"))
+        }
+    }
+
+    struct Nothing;
+
+    impl GuestIo for Nothing {
+        fn mmio_read(&self, _gpa: u64, _data: &mut [u8]) {}
+        fn mmio_write(&self, _gpa: u64, _data: &[u8]) {}
+        fn port_read(&self, _port: u16, _data: &mut [u8]) {}
+        fn port_write(&self, _port: u16, _data: &[u8]) {}
+        fn eoi(&self, _vector: u8) {}
+    }
+
+    #[test]
+    fn cpu_thread_that_panics_ends_the_machine() {
+        let end = EndSignal::default();
+        let io: Arc<dyn GuestIo> = Arc::new(Nothing);
+        let mut threads = VcpuThreads::start(vec![Box::new(Panics)], &io, &end).unwrap();
+
+        let outcome = end.wait(None);
+        threads.stop();
+
+        assert_eq!(
+            outcome,
+            Some(Outcome::Failed("a CPU's thread panicked".to_owned()))
+        );
+    }
 
     #[test]
     fn end_signal_first_word_counts_for_all_who_wait() {

@@ -3,29 +3,8 @@
 //! Prints one line a case, and with `--trace` what each guest did; the exit status tells whether all passed.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use host_os::Event;
-use hypervisor::Doorbell;
-use hypervisor::conformance::{Bench, TestDoorbell, cases};
-
-struct Bell(Event);
-
-impl Doorbell for Bell {
-    fn ring(&self) {
-        self.0.signal();
-    }
-
-    fn event_handle(&self) -> Option<usize> {
-        Some(self.0.raw_handle())
-    }
-}
-
-impl TestDoorbell for Bell {
-    fn take(&self) -> bool {
-        self.0.take()
-    }
-}
+use hypervisor::conformance::{Bench, cases};
 
 fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -35,9 +14,8 @@ fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
         .find(|argument| !argument.starts_with("--"))
         .map_or("", String::as_str);
     let hypervisor = native_cpu::open()?;
-    let bell = Event::new()?;
-    let new_doorbell =
-        || -> Arc<dyn TestDoorbell> { Arc::new(Bell(Event::new().unwrap_or_else(|_| bell.clone()))) };
+    let spare = native_cpu::event_doorbell()?;
+    let new_doorbell = || native_cpu::event_doorbell().unwrap_or_else(|_| spare.clone());
     let bench = Bench {
         hypervisor: &*hypervisor,
         new_doorbell: &new_doorbell,

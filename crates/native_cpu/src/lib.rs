@@ -7,6 +7,7 @@
 //!
 //! `unsafe` is allowed here: mapping guest RAM into a VM and reading the shared run structure need it.
 
+mod doorbell;
 #[cfg(target_os = "linux")]
 mod kvm;
 #[cfg(target_os = "linux")]
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use hypervisor::{Error, Hypervisor};
 
+pub use doorbell::event_doorbell;
 #[cfg(target_os = "linux")]
 use kvm::{NAME, device_identity};
 #[cfg(target_os = "linux")]

@@ -47,6 +47,16 @@ pub enum Error {
         /// What the operating system said.
         source: io::Error,
     },
+    /// The disk of the store is full.
+    #[error("the disk is full: cannot {action} {}; free some space or choose another cache folder", path.display())]
+    DiskFull {
+        /// What was attempted, as a verb: "create", "write".
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
     /// The registry could not be spoken to at all.
     #[error("cannot reach registry {registry}{hint}")]
     Unreachable {
@@ -169,9 +179,14 @@ pub enum Error {
 }
 
 impl Error {
-    /// `map_err` helper for file operations.
+    /// `map_err` helper for file operations; a full disk gets its own words.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
         let path = path.to_owned();
-        move |source| Error::Io { action, path, source }
+        move |source| match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Error::DiskFull { action, path, source }
+            }
+            _ => Error::Io { action, path, source },
+        }
     }
 }

@@ -270,6 +270,54 @@ fn layer_beyond_limits_is_refused() {
 }
 
 #[test]
+fn image_beyond_limits_is_refused_though_its_layers_are_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let limits = Limits {
+        metadata_bytes: 300,
+        ..Limits::default()
+    };
+    let ingest = store(folder.path()).with_limits(limits).begin().unwrap();
+    let layer = |name: &str| {
+        let archive = archive_of(folder.path(), &[(tar::EntryType::Regular, name, ""); 2]);
+        ingest.layer(File::open(archive).unwrap())
+    };
+    let layers = [layer(&"a".repeat(60)).unwrap(), layer(&"b".repeat(60)).unwrap()];
+    let error = layer(&"c".repeat(99)).unwrap_err();
+    assert!(error.to_string().contains("more than 300 bytes"), "{error}");
+
+    let error = ingest
+        .image("test", ImageConfig::new(Platform::host()), &layers)
+        .unwrap_err();
+
+    assert!(
+        error.to_string().contains("`test`") && error.to_string().contains("more than 300 bytes"),
+        "{error}"
+    );
+    assert!(store(folder.path()).images().unwrap().is_empty());
+}
+
+#[test]
+fn files_with_holes_beyond_the_limit_together_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let limits = Limits {
+        layer_bytes: 3 << 20,
+        ..Limits::default()
+    };
+    let ingest = store(folder.path()).with_limits(limits).begin().unwrap();
+    shell(
+        folder.path(),
+        "truncate -s 2M a b; tar --sparse -cf holes.tar a b",
+    );
+    let error = ingest
+        .layer(File::open(folder.path().join("holes.tar")).unwrap())
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("`b`") && error.to_string().contains("together"),
+        "{error}"
+    );
+}
+
+#[test]
 fn layer_that_is_a_bomb_is_refused() {
     support::need_tools();
     let folder = tempfile::tempdir().unwrap();

@@ -115,6 +115,11 @@ fn debian_mirror_expired_index_is_refused_unless_apt_says_otherwise() {
     fake.sign_with("signing", "Valid-Until: Sat, 19 Sep 2020 07:55:41 UTC\n");
     let error = closure(&fake.archive(), Refresh::WhenStale).unwrap_err();
     assert!(matches!(error, Error::Expired { .. }), "{error}");
+    let text = error.to_string();
+    assert!(
+        text.contains("InRelease expired on Sat, 19 Sep 2020") && text.contains("CC_DEBIAN_MIRROR"),
+        "{text}"
+    );
     fake.configure_apt("Acquire::Check-Valid-Until \"false\";");
     assert_eq!(closure(&fake.archive(), Refresh::WhenStale).unwrap().len(), 2);
     // And what is in the cache is not exempt.
@@ -208,6 +213,19 @@ fn debian_mirror_truncated_package_is_refused_and_kept_for_next_time() {
         "{:?}",
         fake.ranges()
     );
+}
+
+#[test]
+fn debian_mirror_full_disk_is_told_and_works_once_there_is_room() {
+    let fake = Fake::new();
+    fake.limit_cache("60k");
+    let error = layer(&fake.archive(), Refresh::WhenStale).unwrap_err();
+    assert!(matches!(error, Error::DiskFull { .. }), "{error}");
+    assert!(error.to_string().contains("free some space"), "{error}");
+    assert_nothing_half_written(&fake);
+    fake.limit_cache("1m");
+    let tar = layer(&fake.archive(), Refresh::WhenStale).unwrap();
+    assert!(holds(&tar, "opt/hello") && holds(&tar, "opt/dependency"));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use oci::{Error, Image, Platform, Puller, Store};
 use support::compare::assert_same;
 use support::proxy::Proxy;
-use support::{Layout, Registry};
+use support::{Layout, Registry, SmallDisk};
 
 const POSIX: &[&str] = &["--format=posix", "--xattrs", "--xattrs-include=*", "--sparse"];
 const GNU: &[&str] = &["--format=gnu", "--sparse"];
@@ -297,6 +297,26 @@ fn pull_of_damaged_or_truncated_layer_is_refused() {
     assert!(matches!(error, Error::DigestMismatch { .. }), "{error}");
     let error = damage(&|bytes| bytes.truncate(middle));
     assert!(matches!(error, Error::Interrupted { .. }), "{error:?}");
+}
+
+#[test]
+fn pull_to_a_full_disk_leaves_nothing_and_works_once_there_is_room() {
+    let (registry, layout, folder) = (
+        Registry::start(false),
+        Layout::new(),
+        tempfile::tempdir().unwrap(),
+    );
+    big(&layout, "full");
+    let name = registry.push(&layout, "full", &[]);
+    let disk = SmallDisk::new(&folder.path().join("store"), "16m");
+
+    let error = pull(folder.path(), &registry.host, &name).unwrap_err();
+
+    assert!(matches!(error, Error::DiskFull { .. }), "{error}");
+    assert_nothing_left(folder.path());
+    assert!(is_empty(&folder.path().join("store/partial")));
+    disk.grow("128m");
+    pull(folder.path(), &registry.host, &name).unwrap();
 }
 
 #[test]

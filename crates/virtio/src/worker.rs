@@ -5,6 +5,9 @@ use std::thread::{self, JoinHandle};
 
 use crate::Error;
 
+/// Just too short for a large page, which the host could else give to the first byte touched.
+const STACK_LEN: usize = 0x1f_0000;
+
 /// Wakes device threads. Clones wake the same threads; waking costs a system call only when one sleeps.
 #[derive(Clone, Default)]
 pub(crate) struct Signals {
@@ -86,7 +89,7 @@ impl<T: Send + 'static> Worker<T> {
         signals: &Signals,
         run: impl FnOnce() -> T + Send + 'static,
     ) -> Result<Self, Error> {
-        let builder = thread::Builder::new().name(name.to_owned());
+        let builder = thread::Builder::new().name(name.to_owned()).stack_size(STACK_LEN);
         Ok(Self {
             signals: signals.clone(),
             thread: Some(builder.spawn(run).map_err(Error::Thread)?),

@@ -7,6 +7,9 @@
 //! **Knows:** the public library and the command line, as any user does. **Must never know:** their insides.
 #![forbid(unsafe_code)]
 
+pub mod kernels;
+pub mod program;
+
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::thread;
@@ -20,19 +23,28 @@ use crumblecracker::{
 /// The Debian userland most tests run in.
 pub const USERLAND: &str = "deb:bash,coreutils,mount,perl-base,procps,python3-minimal,util-linux";
 
+/// The one that checks itself: compilers, interpreters, digests.
+pub const TOOLS: &str = "deb:trixie/bash,coreutils,diffutils,gcc,gzip,libc6-dev,libpython3.13-testsuite,mount,openssl,perl,\
+                         python3.13,sed,util-linux,xz-utils";
+
 /// What stands ready to make guests of.
 pub struct Host {
     /// Cache and settings.
     pub library: Library,
     /// Executes guest code.
     pub backend: Arc<dyn Hypervisor>,
-    /// [`USERLAND`].
+    /// [`USERLAND`], or what was asked for.
     pub image: Image,
 }
 
 impl Host {
-    /// Opens everything; the network is not asked.
+    /// Opens everything for [`USERLAND`]; the network is not asked.
     pub fn open() -> Result<Self> {
+        Self::open_with(USERLAND)
+    }
+
+    /// Opens everything for this image.
+    pub fn open_with(image: &str) -> Result<Self> {
         let library = Library::open(None)?;
         let backend = open_backend(None, &library)?;
         let nobody_watches: Arc<dyn Progress> = Arc::new(());
@@ -41,7 +53,7 @@ impl Host {
             ..PullOptions::default()
         };
         let image = library
-            .image(USERLAND, &options, &nobody_watches)
+            .image(image, &options, &nobody_watches)
             .context("the tests' image")?;
         Ok(Self {
             library,

@@ -7,31 +7,7 @@ use std::io::{Read, Write};
 use std::process::{Child, Command, Output, Stdio};
 
 use vm_tests::USERLAND;
-
-/// `cc run`, which asks no network, with these words after it.
-fn cc_run(words: &[&str]) -> Command {
-    let program = env::var_os("CC_PROGRAM").expect("CC_PROGRAM names the program under test");
-    let mut command = Command::new(program);
-    command.args(["run", "--pull", "never"]).args(words);
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command
-}
-
-/// Status, standard output and standard error.
-fn said(output: &Output) -> (Option<i32>, String, String) {
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_owned()).unwrap();
-    (output.status.code(), text(&output.stdout), text(&output.stderr))
-}
-
-/// Runs a command to its end, which must say nothing on standard error.
-fn quiet_output(words: &[&str]) -> (Option<i32>, String) {
-    let (status, stdout, stderr) = said(&cc_run(words).output().unwrap());
-    assert_eq!(stderr, "", "{words:?}");
-    (status, stdout)
-}
+use vm_tests::program::{cc_run, quiet_output, said};
 
 /// Feeds a child and waits for it.
 fn fed(mut child: Child, input: &[u8]) -> Output {
@@ -122,9 +98,34 @@ fn cc_run_missing_program_is_127_and_named_in_one_line() {
 }
 
 #[test]
+fn cc_run_with_two_cpus_runs_busy_processes_on_both() {
+    // The processor is the 39th field of a process's `stat` (proc_pid_stat(5)).
+    let busy = "for ((n = 0; n < 20000; n++)); do :; done; read -ra f </proc/$BASHPID/stat; echo ${f[38]}";
+    let script = format!(
+        "nproc; busy() {{ {busy}; }}; export -f busy
+         {{ taskset -c 0 bash -c busy & taskset -c 1 bash -c busy & wait; }} | sort"
+    );
+
+    let output = quiet_output(&["--cpus", "2", USERLAND, "--", "bash", "-c", &script]);
+
+    assert_eq!(output, (Some(0), "2\n0\n1\n".to_owned()));
+}
+
+#[test]
+fn cc_run_more_cpus_than_there_can_be_is_refused_in_one_line() {
+    let (status, stdout, stderr) = said(&cc_run(&["--cpus", "100000", USERLAND, "true"]).output().unwrap());
+
+    assert_eq!((status, stdout.as_str()), (Some(125), ""));
+    assert!(
+        stderr.contains("100000 vCPUs is out of range") && stderr.lines().count() == 1,
+        "{stderr}"
+    );
+}
+
+#[test]
 fn cc_run_timeout_ends_the_command_with_124() {
     let script = "echo up; sleep 600; echo late";
-    let words = ["--timeout", "3", USERLAND, "--", "sh", "-c", script];
+    let words = ["--timeout", "12", USERLAND, "--", "sh", "-c", script];
 
     let (status, stdout, _) = said(&cc_run(&words).output().unwrap());
 

@@ -1,42 +1,36 @@
-//! The conformance suite on this host's hardware virtualization: one test a guest program.
+//! The conformance suite on this host's hardware virtualization: one test a guest program. What a program does there
+//! is what it does on the CPU in software.
 
 use std::sync::{Arc, LazyLock};
 
-use host_os::Event;
-use hypervisor::conformance::{Bench, TestDoorbell, assert_passes};
-use hypervisor::{Doorbell, Hypervisor};
-
-/// A doorbell that KVM rings through an event of the host.
-struct EventDoorbell(Event);
-
-impl Doorbell for EventDoorbell {
-    fn ring(&self) {
-        self.0.signal();
-    }
-
-    fn event_handle(&self) -> Option<usize> {
-        Some(self.0.raw_handle())
-    }
-}
-
-impl TestDoorbell for EventDoorbell {
-    fn take(&self) -> bool {
-        self.0.take()
-    }
-}
+use hypervisor::Hypervisor;
+use hypervisor::conformance::{Access, Bench, assert_passes, cases};
 
 fn run(name: &str) {
     static HYPERVISOR: LazyLock<Arc<dyn Hypervisor>> = LazyLock::new(|| {
         let cache = std::env::temp_dir();
         native_cpu::open_usable(&cache).unwrap_or_else(|error| panic!("no guest can run here: {error}"))
     });
-    let new_doorbell =
-        || -> Arc<dyn TestDoorbell> { Arc::new(EventDoorbell(Event::new().expect("an event can be made"))) };
-    let bench = Bench {
-        hypervisor: &**HYPERVISOR,
+    let new_doorbell = || native_cpu::event_doorbell().expect("an event can be made");
+    let bench = |hypervisor| Bench {
+        hypervisor,
         new_doorbell: &new_doorbell,
     };
-    assert_passes(&bench, name);
+    let native = bench(&**HYPERVISOR);
+    assert_passes(&native, name);
+    let software = soft_cpu::open();
+    // Only what both can do can be compared.
+    if native.hypervisor.capabilities().doorbells && name == "doorbells" {
+        return;
+    }
+    assert_eq!(trace(&bench(&*software), name), trace(&native, name));
+}
+
+fn trace(bench: &Bench<'_>, name: &str) -> Vec<Access> {
+    let case = cases()
+        .find(|case| case.name == name)
+        .expect("a case of this name");
+    case.run(bench).trace
 }
 
 hypervisor::conformance_tests!(run);

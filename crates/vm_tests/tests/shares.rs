@@ -1,6 +1,7 @@
 //! Folders and files of the host in the guest.
 
 use std::fs;
+use std::process::Command;
 
 use crumblecracker::{InstanceOptions, Share};
 use vm_tests::{Host, bash};
@@ -58,4 +59,45 @@ fn share_of_a_missing_folder_is_refused_by_name() {
     });
     let error = started.err().unwrap().to_string();
     assert!(error.contains("/no/such/folder"), "{error}");
+}
+
+#[test]
+fn share_on_a_full_disk_says_so_in_the_guest_and_works_once_there_is_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut mount = Command::new("mount");
+    mount
+        .args(["-t", "tmpfs", "-o", "size=1m", "none"])
+        .arg(folder.path());
+    assert!(mount.status().unwrap().success());
+    let shares = vec![Share {
+        host: folder.path().to_owned(),
+        guest: "/share".into(),
+        read_only: false,
+    }];
+    let guest = Host::open()
+        .unwrap()
+        .start(&InstanceOptions {
+            shares,
+            ..InstanceOptions::default()
+        })
+        .unwrap();
+
+    let full = bash(&guest, "head -c 3000000 /dev/zero >/share/big").unwrap();
+    let after = bash(
+        &guest,
+        "rm /share/big && echo small >/share/small && cat /share/small",
+    )
+    .unwrap();
+
+    assert_ne!(full.status, 0);
+    assert!(full.stderr.contains("No space left on device"), "{}", full.stderr);
+    assert_eq!((after.status, after.stdout.as_str()), (0, "small\n"));
+    drop(guest);
+    assert!(
+        Command::new("umount")
+            .arg(folder.path())
+            .status()
+            .unwrap()
+            .success()
+    );
 }

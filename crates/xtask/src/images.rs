@@ -12,6 +12,9 @@ use crate::lab::packages::run;
 
 /// What all tests share, pulled from Debian's archive.
 const USERLAND: &str = "deb:bash,coreutils,mount,perl-base,procps,python3-minimal,util-linux";
+/// For the tests that run on this machine alone.
+const TOOLS: &str = "deb:trixie/bash,coreutils,diffutils,gcc,gzip,libc6-dev,libpython3.13-testsuite,mount,openssl,perl,\
+                         python3.13,sed,util-linux,xz-utils";
 /// The static program of the image from the registry.
 const BUSYBOX: &str = "/usr/bin/busybox";
 /// What that image does unless told otherwise: it tells everything its configuration asks for.
@@ -35,6 +38,7 @@ impl Images {
     pub(crate) fn prepare(cc: &Path) -> Result<Self> {
         let cache = cc.with_file_name("vm_tests-images");
         pull(cc, &cache, USERLAND)?;
+        pull(cc, &cache, TOOLS)?;
         let from_registry = pull_from_registry(cc, &cache)?;
         Ok(Self {
             cache,

@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 mod arrows;
 mod bench;
 mod demo;
+mod fuzz_cpu;
 mod images;
 mod lab;
 mod process;
@@ -33,6 +34,8 @@ enum Command {
     Arrows,
     /// Run a command of this workspace under real nested KVM, in an emulated machine.
     Lab(lab::Arguments),
+    /// Compare the CPU in software with the host's processor until the time is over or something differs.
+    FuzzCpu(fuzz_cpu::Arguments),
     /// Measure against named peers.
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Command::Test(arguments) => test::command(&arguments),
         Command::Arrows => arrows::command(),
         Command::Lab(arguments) => lab::command(arguments),
+        Command::FuzzCpu(arguments) => fuzz_cpu::command(&arguments),
         Command::Bench(bench) => bench::command(bench),
     };
     match result {

@@ -116,7 +116,8 @@ impl PortDevice for Power {
                 if sleep_type == SOFT_OFF {
                     self.control.request(PowerRequest::PowerOff);
                 } else {
-                    tracing::warn!(sleep_type, "the guest asks for a sleep state that is not there");
+                    // A guest can ask without end.
+                    tracing::debug!(sleep_type, "the guest asks for a sleep state that is not there");
                 }
             }
             RESET if value == RESET_VALUE => self.control.request(PowerRequest::Reset),

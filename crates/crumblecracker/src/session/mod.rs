@@ -3,21 +3,23 @@
 //! One thread reads the channel and hands every frame to whom it concerns; anybody may write. Each output of
 //! a process has a queue bounded by its credit, so a slow reader stops its own stream and nothing else.
 
+mod files;
 mod process;
 mod streams;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use device_backends::HostEnd;
 use guest_protocol::{Configure, Decoder, Frame, Hello, ToGuest, ToHost};
-use tracing::{debug, warn};
+use tracing::debug;
 
+pub(crate) use files::{FileError, OpenFile, Pending};
 pub use process::{ExitStatus, Process, ProcessControl};
 pub use streams::{ProcessInput, ProcessOutput};
 
@@ -37,6 +39,8 @@ struct Shared {
     writer: Mutex<HostEnd>,
     next_id: AtomicU32,
     table: Mutex<Table>,
+    /// A file request was answered, or the channel is gone.
+    file_answered: Condvar,
 }
 
 /// Who waits for what. `None` once the channel is gone.
@@ -45,6 +49,19 @@ struct Table {
     closed: Option<String>,
     replies: HashMap<u32, SyncSender<ToHost>>,
     processes: HashMap<u32, ProcessEntry>,
+    /// Who waits for the reply to a file request; the guest bears so many.
+    file_replies: HashMap<u32, SyncSender<ToHost>>,
+    /// Numbers of files that are open, or about to be.
+    files: HashSet<u32>,
+}
+
+impl Table {
+    fn has(&self, id: u32) -> bool {
+        self.replies.contains_key(&id)
+            || self.processes.contains_key(&id)
+            || self.file_replies.contains_key(&id)
+            || self.files.contains(&id)
+    }
 }
 
 impl Shared {
@@ -70,14 +87,29 @@ impl Shared {
         )
     }
 
-    /// A number no living request or process has.
+    /// A number no living request, process or file has.
     fn new_id(&self) -> u32 {
         loop {
             let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-            let table = self.table();
-            if id != 0 && !table.replies.contains_key(&id) && !table.processes.contains_key(&id) {
+            if id != 0 && !self.table().has(id) {
                 return id;
             }
+        }
+    }
+
+    /// Hands a reply to who waits for it; one nobody waits for is dropped.
+    fn reply(&self, id: u32, message: ToHost) {
+        let mut table = self.table();
+        let waiting = match table.file_replies.remove(&id) {
+            Some(waiting) => {
+                self.file_answered.notify_one();
+                Some(waiting)
+            }
+            None => table.replies.remove(&id),
+        };
+        if let Some(waiting) = waiting {
+            // Whoever waited may have given up.
+            let _ = waiting.try_send(message);
         }
     }
 
@@ -86,6 +118,8 @@ impl Shared {
         let mut table = self.table();
         table.closed.get_or_insert(reason);
         table.replies.clear();
+        table.file_replies.clear();
+        self.file_answered.notify_all();
         for (_, process) in table.processes.drain() {
             process.abandon();
         }
@@ -111,6 +145,7 @@ impl Session {
             writer: Mutex::new(channel.clone()),
             next_id: AtomicU32::new(1),
             table: Mutex::default(),
+            file_answered: Condvar::new(),
         });
         let reader = shared.clone();
         thread::Builder::new()
@@ -128,6 +163,11 @@ impl Session {
         let session = Self { shared };
         session.request(ToGuest::Configure(Configure { version, ..configure }))?;
         Ok(session)
+    }
+
+    /// Why nothing comes from the guest any more, once that is so.
+    pub(crate) fn closed(&self) -> Option<String> {
+        self.shared.table().closed.clone()
     }
 
     /// Sends a request and waits until it is done.
@@ -193,8 +233,7 @@ fn read_channel(mut channel: HostEnd, shared: &Shared, hello: &SyncSender<Hello>
             Ok(count) => decoder.push(&bytes[..count]),
         }
         if let Err(reason) = dispatch_all(&mut decoder, shared, hello) {
-            warn!(reason, "the guest broke the control protocol");
-            break reason;
+            break format!("it broke the control protocol: {reason}");
         }
     };
     shared.close(reason);
@@ -211,12 +250,11 @@ fn dispatch_all(
             // Only the first greeting finds somebody who waits for it.
             ToHost::Hello(greeting) => drop(hello.try_send(greeting)),
             ToHost::Mark(mark) => debug!(ns = mark.ns, name = mark.name, "guest timeline"),
-            ToHost::Done | ToHost::Failed(_) => {
-                if let Some(waiting) = shared.table().replies.remove(&id) {
-                    // Whoever waited may have given up.
-                    let _ = waiting.try_send(message);
-                }
-            }
+            ToHost::Done
+            | ToHost::Failed(_)
+            | ToHost::FileData(_)
+            | ToHost::FileMetadata(_)
+            | ToHost::FileWritten(_) => shared.reply(id, message),
             about_process => {
                 let mut table = shared.table();
                 // Frames about processes that are gone cross on the way.

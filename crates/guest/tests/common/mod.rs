@@ -6,12 +6,14 @@
     reason = "each test file includes this and uses its part"
 )]
 
+pub mod files;
 pub mod qemu;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -89,6 +91,8 @@ pub struct Guest {
     /// Ids of Done in the order they came.
     pub done: Vec<u32>,
     pub failures: Vec<(u32, Failure)>,
+    /// Replies to file requests that are more than Done or Failed.
+    pub file_replies: BTreeMap<u32, ToHost>,
     pub marks: Vec<String>,
     decoder: Decoder<ToHost>,
     next_id: u32,
@@ -99,13 +103,25 @@ impl Guest {
     /// Starts the program as init of a pid namespace of its own, its control channel a socket.
     pub fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let program = directory.path().join("guest");
-        std::fs::write(&program, guest::program(Arch::Amd64).unwrap()).unwrap();
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let program = put_program(directory.path());
+        let mut unshare = Command::new("unshare");
+        unshare.arg("--mount-proc").arg("--").arg(&program);
+        Self::start_as(unshare)
+    }
+
+    /// The same with `root` as its root directory, in which nothing else has to be.
+    pub fn start_in(root: &Path) -> Self {
+        put_program(root);
+        let mut unshare = Command::new("unshare");
+        unshare.arg("--root").arg(root).arg("--").arg("/guest");
+        Self::start_as(unshare)
+    }
+
+    fn start_as(unshare: Command) -> Self {
         let (socket, theirs) = UnixStream::pair().unwrap();
-        let child = Command::new("unshare")
-            .args(["--pid", "--mount", "--fork", "--kill-child", "--mount-proc", "--"])
-            .arg(&program)
+        let child = Command::new(unshare.get_program())
+            .args(["--pid", "--mount", "--fork", "--kill-child"])
+            .args(unshare.get_args())
             .args(["--control-fd", "0"])
             .stdin(std::os::fd::OwnedFd::from(theirs))
             .spawn()
@@ -137,6 +153,7 @@ impl Guest {
             processes: BTreeMap::new(),
             done: Vec::new(),
             failures: Vec::new(),
+            file_replies: BTreeMap::new(),
             marks: Vec::new(),
             decoder,
             next_id: 1,
@@ -321,6 +338,9 @@ impl Guest {
             ToHost::Done => self.done.push(id),
             ToHost::Failed(failure) => self.failures.push((id, failure)),
             ToHost::Mark(mark) => self.marks.push(mark.name),
+            reply @ (ToHost::FileData(_) | ToHost::FileMetadata(_) | ToHost::FileWritten(_)) => {
+                self.file_replies.insert(id, reply);
+            }
             ToHost::Data(stream, data) => {
                 let n = index(stream);
                 let process = self.processes.get_mut(&id).expect("output of a known process");
@@ -379,6 +399,13 @@ impl Drop for Guest {
             let _ = child.wait();
         }
     }
+}
+
+fn put_program(directory: &Path) -> PathBuf {
+    let program = directory.join("guest");
+    std::fs::write(&program, guest::program(Arch::Amd64).unwrap()).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    program
 }
 
 const OUTPUTS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];

@@ -3,4 +3,6 @@
 #[cfg(unix)]
 mod unix;
 #[cfg(unix)]
-pub(crate) use unix::{Event, ThreadId, boot_id, random_bytes, set_direct};
+pub(crate) use unix::{
+    CodeMemory, Event, ThreadId, boot_id, permission_bits, random_bytes, set_direct, set_permission_bits,
+};

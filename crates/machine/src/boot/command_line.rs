@@ -32,6 +32,10 @@ impl CommandLine {
             // Grace periods wait for nothing on a machine that has just been born.
             "rcupdate.rcu_expedited=1",
             "cryptomgr.notests",
+            // The same for two tests that this does not reach: that of an algorithm (which is there all the same),
+            // and the jitter entropy source's of itself, a seventh of the boot. Without that source the kernel's
+            // DRBGs are seeded from the random pool alone, as their own fallback has it.
+            "initcall_blacklist=crypto_kdf108_init,jent_mod_init",
             "rdinit=/init",
         ];
         Self {
@@ -50,12 +54,18 @@ impl CommandLine {
             .extend(words.split_ascii_whitespace().map(str::to_owned));
     }
 
-    /// The bytes with their final NUL.
+    /// The bytes with their final NUL. Words that set how much the kernel says come first: the early console,
+    /// as soon as it is named, tells everything from before, at two exits a character.
     ///
     /// # Errors
     /// [`Error::CommandLine`] where they are too long or hold a NUL.
     pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, Error> {
-        let mut bytes = self.words.join(" ").into_bytes();
+        let (verbosity, others): (Vec<&str>, Vec<&str>) = self
+            .words
+            .iter()
+            .map(String::as_str)
+            .partition(|word| sets_verbosity(word));
+        let mut bytes = [verbosity, others].concat().join(" ").into_bytes();
         if bytes.contains(&0) {
             return Err(Error::CommandLine("it holds a NUL character".to_owned()));
         }
@@ -68,6 +78,11 @@ impl CommandLine {
     }
 }
 
+/// Whether Linux takes `word` for how much goes to its consoles (kernel-parameters.txt).
+fn sets_verbosity(word: &str) -> bool {
+    matches!(word, "quiet" | "debug" | "ignore_loglevel") || word.starts_with("loglevel=")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,9 +90,19 @@ mod tests {
     #[test]
     fn to_bytes_ends_with_nul_and_keeps_order() {
         let mut line = CommandLine::empty();
-        line.push("quiet  loglevel=3");
+        line.push("a  b=3");
         line.push("x");
-        assert_eq!(line.to_bytes().unwrap(), b"quiet loglevel=3 x\0");
+        assert_eq!(line.to_bytes().unwrap(), b"a b=3 x\0");
+    }
+
+    #[test]
+    fn to_bytes_puts_verbosity_before_the_early_console() {
+        let mut line = CommandLine::empty();
+        line.push("earlyprintk=ttyS0 quiet x loglevel=7");
+        assert_eq!(
+            line.to_bytes().unwrap(),
+            b"quiet loglevel=7 earlyprintk=ttyS0 x\0"
+        );
     }
 
     #[test]

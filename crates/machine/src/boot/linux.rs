@@ -4,8 +4,8 @@ use std::fs::File;
 
 use guest_memory::{Bytes, GuestAddress, GuestMemory, PAGE_SIZE};
 use linux_loader::loader::bootparam::{boot_e820_entry, boot_params};
-use linux_loader::loader::{Elf, KernelLoader};
 
+use super::elf::ElfKernel;
 use crate::layout;
 use crate::{CommandLine, Error};
 
@@ -50,11 +50,9 @@ pub(crate) struct EntryPoint {
 
 /// Puts kernel, initramfs, command line, boot parameters, page tables and GDT into RAM.
 pub(crate) fn load_linux(memory: &GuestMemory, boot: &LinuxBoot<'_>) -> Result<EntryPoint, Error> {
-    let mut kernel = boot.kernel;
-    let high_start = GuestAddress(layout::HIGH_RAM_START);
-    let loaded = Elf::load(&**memory, None, &mut kernel, Some(high_start))
-        .map_err(|error| Error::Kernel(error.to_string()))?;
-    let initramfs = place_initramfs(memory, boot.initramfs, loaded.kernel_end)?;
+    let kernel = ElfKernel::parse(boot.kernel)?;
+    let initramfs = place_initramfs(memory, boot.initramfs, kernel.end)?;
+    kernel.load(memory, boot.kernel)?;
     write(memory, layout::COMMAND_LINE, &boot.command_line.to_bytes()?)?;
     let params = boot_parameters(memory, boot, initramfs);
     memory
@@ -65,7 +63,7 @@ pub(crate) fn load_linux(memory: &GuestMemory, boot: &LinuxBoot<'_>) -> Result<E
         write(memory, layout::BOOT_GDT + 8 * index as u64, &entry.to_le_bytes())?;
     }
     Ok(EntryPoint {
-        rip: loaded.kernel_load.0,
+        rip: kernel.entry,
         boot_params: layout::BOOT_PARAMS,
         page_tables: layout::BOOT_PAGE_TABLES,
     })

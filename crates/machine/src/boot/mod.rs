@@ -1,6 +1,7 @@
 //! The kernel loader: from a kernel file to a CPU about to execute its first instruction.
 
 mod command_line;
+mod elf;
 mod kernel_image;
 mod linux;
 

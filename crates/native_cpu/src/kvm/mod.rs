@@ -49,6 +49,9 @@ impl Kvm {
     pub(crate) fn open() -> Result<Self, Error> {
         let kvm = kvm_ioctls::Kvm::new().map_err(|error| unusable(&io::Error::from(error)))?;
         let version = kvm.get_api_version();
+        if version < 0 {
+            return Err(not_usable(format!("{DEVICE} is not the device of KVM")));
+        }
         if version != API_VERSION {
             return Err(not_usable(format!(
                 "it speaks version {version} of the interface, not {API_VERSION}"

@@ -152,7 +152,13 @@ impl Archive {
         config.env.push(PATH.to_owned());
         config.cmd.extend(facts.shell.map(str::to_owned));
         config.labels.insert(LABEL.to_owned(), key);
-        ingest.image(&name, config, &[layer]).map_err(stored)
+        let image = ingest.image(&name, config, &[layer]).map_err(stored);
+        if image.is_err() {
+            drop(ingest);
+            // A layer without an image only fills the disk. What failed before this is what is told.
+            let _ = store.collect_garbage();
+        }
+        image
     }
 
     /// Everything a reference comes to, sorted by name.

@@ -5,11 +5,13 @@ use super::format::{HEADER, MAGIC, NODE, RawDirent, RawNode};
 use super::tree::{NodeId, Tree, TreeNode};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::layer::Limits;
 use crate::layer::entries::{EntriesReader, Record, xattrs};
 
 /// Builds the index of an image whose layers, lowest first, have these digests and encoded lists.
-pub(crate) fn flatten(layers: &[(Digest, Vec<u8>)]) -> Result<Vec<u8>> {
-    let mut tree = Tree::new();
+pub(crate) fn flatten(layers: &[(Digest, Vec<u8>)], limits: &Limits) -> Result<Vec<u8>> {
+    let mut tree = Tree::new(limits.steps);
+    let mut count = 0;
     for (number, (digest, entries)) in layers.iter().enumerate() {
         let refuse = |reason: String| Error::BadLayer {
             layer: digest.to_string(),
@@ -18,6 +20,13 @@ pub(crate) fn flatten(layers: &[(Digest, Vec<u8>)]) -> Result<Vec<u8>> {
         let damaged =
             || refuse("its stored list of entries is damaged: remove the image and pull it again".into());
         let reader = EntriesReader::new(entries).map_err(|_| damaged())?;
+        count += reader.left();
+        if count > limits.entries {
+            return Err(refuse(format!(
+                "with it the image has more than {} entries",
+                limits.entries
+            )));
+        }
         tree.begin_layer(u32::try_from(number).map_err(|_| refuse("there are too many layers".into()))?);
         for record in reader {
             let record = record.map_err(|_| damaged())?;

@@ -1,6 +1,7 @@
 use std::io::Write;
 
 use super::*;
+use crate::layer::Limits;
 use crate::layer::entries::{Change, EntriesWriter};
 use crate::layer::tar::{Entry, EntryType};
 
@@ -67,8 +68,12 @@ fn load(bytes: Vec<u8>) -> io::Result<ImageIndex> {
     ImageIndex::load(bytes, blobs, None)
 }
 
+fn flatten(scripts: &[&[&str]]) -> crate::Result<Vec<u8>> {
+    super::flatten(&layers(scripts), &Limits::default())
+}
+
 fn index(scripts: &[&[&str]]) -> ImageIndex {
-    load(flatten(&layers(scripts)).unwrap()).unwrap()
+    load(flatten(scripts).unwrap()).unwrap()
 }
 
 fn names(index: &ImageIndex, path: &str) -> Vec<String> {
@@ -190,7 +195,7 @@ fn flatten_impossible_entries_are_refused() {
         &["f "],
     ] {
         assert!(
-            matches!(flatten(&layers(&[script])), Err(crate::Error::BadLayer { .. })),
+            matches!(flatten(&[script]), Err(crate::Error::BadLayer { .. })),
             "{script:?}"
         );
     }
@@ -208,13 +213,46 @@ fn flatten_deep_chain_of_links_is_refused() {
         format!("d t/{deep}"),
     ];
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
-    let error = flatten(&layers(&[&lines])).unwrap_err();
+    let error = flatten(&[&lines]).unwrap_err();
     assert!(error.to_string().contains("nested too deeply"), "{error}");
 }
 
 #[test]
+fn flatten_links_in_links_and_whiteouts_that_multiply_are_refused() {
+    let limits = Limits {
+        steps: 10_000,
+        ..Limits::default()
+    };
+    let far = "d/".repeat(30);
+    let through_links = (0..200).map(|number| format!("f l/{number}/x"));
+    let links = [format!("l l /{far}l2"), format!("l {far}l2 /{far}l3")].into_iter();
+    let in_one_folder = (0..200).map(|number| format!("f a/{number}"));
+    let whiteouts = (0..200).map(|_| "w a".to_owned());
+    let opaque = (0..200).map(|_| "o a".to_owned());
+    for lines in [
+        links.chain(through_links).collect::<Vec<_>>(),
+        in_one_folder.clone().chain(whiteouts).collect(),
+        in_one_folder.chain(opaque).collect(),
+    ] {
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        let error = super::flatten(&layers(&[&lines]), &limits).unwrap_err();
+        assert!(error.to_string().contains("too many steps"), "{error}");
+    }
+}
+
+#[test]
+fn flatten_too_many_entries_in_all_layers_together_are_refused() {
+    let limits = Limits {
+        entries: 3,
+        ..Limits::default()
+    };
+    let error = super::flatten(&layers(&[&["f a", "f b"], &["f c", "f d"]]), &limits).unwrap_err();
+    assert!(error.to_string().contains("more than 3 entries"), "{error}");
+}
+
+#[test]
 fn load_truncated_or_other_version_is_refused() {
-    let bytes = flatten(&layers(&[&["f a"]])).unwrap();
+    let bytes = flatten(&[&["f a"]]).unwrap();
     for cut in [0, 7, 63, bytes.len() - 1] {
         assert!(load(bytes[..cut].to_vec()).is_err());
     }
@@ -228,7 +266,7 @@ proptest::proptest! {
     fn load_random_damage_never_panics(
         damage in proptest::collection::vec((0usize..4096, 0u8..), 1..6),
     ) {
-        let mut bytes = flatten(&layers(&[&["d a", "f a/x", "l l a", "f z"], &["w a/x", "f a/y"]])).unwrap();
+        let mut bytes = flatten(&[&["d a", "f a/x", "l l a", "f z"], &["w a/x", "f a/y"]]).unwrap();
         for (at, byte) in damage {
             let at = at % bytes.len();
             bytes[at] = byte;

@@ -45,16 +45,20 @@ pub(super) struct TreeDirent {
 pub(super) struct Tree<'a> {
     pub(super) nodes: Vec<TreeNode<'a>>,
     layer: u32,
+    /// Lookups left before the image is refused: links in links and whiteouts of long directories multiply.
+    steps: u64,
     /// The directory entries were last put into, by path: they come in runs.
     last: Option<(&'a [u8], NodeId)>,
 }
 
 impl<'a> Tree<'a> {
-    pub(super) fn new() -> Tree<'a> {
+    /// An empty tree that may be looked into `steps` times.
+    pub(super) fn new(steps: u64) -> Tree<'a> {
         let root = TreeNode::implicit_directory(0, 0);
         Tree {
             nodes: vec![root],
             layer: 0,
+            steps,
             last: None,
         }
     }
@@ -77,7 +81,7 @@ impl<'a> Tree<'a> {
         match record.change {
             Change::Whiteout => {
                 if let Some(dir) = self.directory(parent, false)? {
-                    self.purge(dir, name);
+                    self.purge(dir, name)?;
                     self.last = None;
                 }
                 Ok(())
@@ -105,9 +109,16 @@ impl<'a> Tree<'a> {
         };
         let names: Vec<&[u8]> = self.nodes[dir].children.keys().copied().collect();
         for name in names {
-            self.purge(dir, name);
+            self.purge(dir, name)?;
         }
         self.last = None;
+        Ok(())
+    }
+
+    /// Counts lookups.
+    fn step(&mut self, count: usize) -> Result<(), &'static str> {
+        let left = self.steps.checked_sub(count as u64);
+        self.steps = left.ok_or("following the names and links of its image takes too many steps")?;
         Ok(())
     }
 
@@ -193,6 +204,7 @@ impl<'a> Tree<'a> {
         let (mut dir, mut links) = (0, 0);
         let mut rest: Vec<&'a [u8]> = components(path).rev().collect();
         while let Some(name) = rest.pop() {
+            self.step(1)?;
             match name {
                 b"" | b"." => continue,
                 b".." => {
@@ -234,22 +246,24 @@ impl<'a> Tree<'a> {
     }
 
     /// Removes what lower layers have under a name; directories stay as far as this layer put things there.
-    fn purge(&mut self, dir: NodeId, name: &[u8]) {
+    fn purge(&mut self, dir: NodeId, name: &[u8]) -> Result<(), &'static str> {
+        self.step(1)?;
         let Some(dirent) = self.nodes[dir].children.get(name).copied() else {
-            return;
+            return Ok(());
         };
         if self.nodes[dirent.node].kind == NodeKind::Directory {
             let names: Vec<&[u8]> = self.nodes[dirent.node].children.keys().copied().collect();
             for child in names {
-                self.purge(dirent.node, child);
+                self.purge(dirent.node, child)?;
             }
             if !self.nodes[dirent.node].children.is_empty() {
-                return;
+                return Ok(());
             }
         }
         if dirent.layer != self.layer {
             self.nodes[dir].children.remove(name);
         }
+        Ok(())
     }
 }
 

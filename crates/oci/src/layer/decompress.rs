@@ -4,11 +4,19 @@ use std::cell::Cell;
 use std::io::{self, BufRead, Cursor, Read};
 use std::sync::mpsc::{Receiver, SyncSender};
 
-use super::{Limits, RATIO_FLOOR};
+use super::{IMAGE_FLOOR, LAYER_FLOOR, Limits, Unpacked};
 use crate::digest::{Digest, Hasher};
 
 /// Size of the pieces in which plain bytes travel to the thread that reads the archive.
 pub(crate) const PIECE: usize = 128 << 10;
+
+/// What stops a stream that unpacks to too much.
+#[derive(Clone, Copy)]
+pub(crate) struct Caps<'a> {
+    pub(crate) limits: &'a Limits,
+    /// What all layers of the image have unpacked to: many small bombs are one.
+    pub(crate) image: &'a Unpacked,
+}
 
 /// What was found out about the compressed stream.
 #[derive(Debug)]
@@ -81,7 +89,7 @@ impl<R: BufRead> Read for Measured<'_, R> {
 pub(crate) fn decode(
     input: impl BufRead,
     promised: Option<u64>,
-    limits: &Limits,
+    caps: Caps<'_>,
     pieces: SyncSender<Vec<u8>>,
     pool: &Receiver<Vec<u8>>,
 ) -> Decoded {
@@ -94,7 +102,7 @@ pub(crate) fn decode(
         length: &length,
         failed: &failed,
     };
-    let mut trouble = pass_on(&mut measured, limits, pieces, pool).err();
+    let mut trouble = pass_on(&mut measured, caps, pieces, pool).err();
     // The rest is read if it can tell a damaged stream from a malformed layer.
     let mut complete = false;
     if !failed.get() && (trouble.is_none() || promised.is_some_and(|promised| length.get() <= promised)) {
@@ -114,7 +122,7 @@ pub(crate) fn decode(
 
 fn pass_on<R: BufRead>(
     measured: &mut Measured<'_, R>,
-    limits: &Limits,
+    caps: Caps<'_>,
     pieces: SyncSender<Vec<u8>>,
     pool: &Receiver<Vec<u8>>,
 ) -> Result<(), Trouble> {
@@ -132,15 +140,15 @@ fn pass_on<R: BufRead>(
             flate2::bufread::MultiGzDecoder::new(stream),
             length,
             fault,
-            limits,
+            caps,
             &pieces,
             pool,
         ),
         Form::Zstd => {
             let decoder = zstd::stream::read::Decoder::with_buffer(stream).map_err(fault)?;
-            copy(decoder, length, fault, limits, &pieces, pool)
+            copy(decoder, length, fault, caps, &pieces, pool)
         }
-        Form::Plain => copy(stream, length, fault, limits, &pieces, pool),
+        Form::Plain => copy(stream, length, fault, caps, &pieces, pool),
     }
 }
 
@@ -166,11 +174,11 @@ fn copy(
     mut plain: impl Read,
     compressed: &Cell<u64>,
     fault: impl Fn(io::Error) -> Trouble,
-    limits: &Limits,
+    Caps { limits, image }: Caps<'_>,
     pieces: &SyncSender<Vec<u8>>,
     pool: &Receiver<Vec<u8>>,
 ) -> Result<(), Trouble> {
-    let mut total = 0u64;
+    let (layer, mut total, mut counted) = (Unpacked::default(), 0u64, 0u64);
     loop {
         let mut piece = pool.try_recv().unwrap_or_default();
         piece.resize(PIECE, 0);
@@ -193,7 +201,11 @@ fn copy(
                 limits.layer_bytes
             )));
         }
-        if total > RATIO_FLOOR && total / limits.ratio > compressed.get() {
+        let more = compressed.get() - counted;
+        counted += more;
+        let is_bomb = layer.is_bomb(more, filled as u64, LAYER_FLOOR, limits)
+            | image.is_bomb(more, filled as u64, IMAGE_FLOOR, limits);
+        if is_bomb {
             let ratio = limits.ratio;
             return Err(Trouble::Bad(format!(
                 "it unpacks to more than {ratio} times its size, as bombs do"

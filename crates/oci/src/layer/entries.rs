@@ -86,6 +86,11 @@ impl EntriesWriter {
         }
     }
 
+    /// Bytes of the list so far.
+    pub(crate) fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
     /// The finished list.
     pub(crate) fn finish(mut self, contents_length: u64) -> Vec<u8> {
         self.bytes[8..16].copy_from_slice(&self.count.to_le_bytes());
@@ -147,6 +152,11 @@ impl<'a> EntriesReader<'a> {
             left,
             contents_length,
         })
+    }
+
+    /// How many entries are left.
+    pub(crate) fn left(&self) -> u64 {
+        self.left
     }
 
     fn record(&mut self) -> Result<Record<'a>, Damaged> {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 
 use super::contents::ContentsWriter;
-use super::decompress::{Decoded, PIECE, Trouble, decode};
+use super::decompress::{Caps, Decoded, PIECE, Trouble, decode};
 use super::entries::{Change, EntriesWriter, encode_device};
 use super::tar::{Entry, EntryType, TarReader};
 use super::{Fault, Limits};
@@ -43,7 +43,7 @@ pub(crate) struct Taken {
 pub(crate) fn ingest(
     input: impl BufRead + Send,
     promise: &Promise,
-    limits: &Limits,
+    caps: Caps<'_>,
     contents: File,
     path: &Path,
 ) -> Result<Taken> {
@@ -51,8 +51,8 @@ pub(crate) fn ingest(
     let (giver, pool) = channel();
     let length = promise.blob.map(|(_, length)| length);
     let (decoded, read) = std::thread::scope(|scope| {
-        let decoder = scope.spawn(move || decode(input, length, limits, pieces, &pool));
-        let read = read_archive(Pieces::new(receiver, giver), *limits, contents);
+        let decoder = scope.spawn(move || decode(input, length, caps, pieces, &pool));
+        let read = read_archive(Pieces::new(receiver, giver), *caps.limits, contents);
         // The only panics are bugs of this crate; they go on to the caller.
         let decoded = decoder
             .join()
@@ -98,11 +98,7 @@ fn judge(
         }
     }
     if let Err(Fault::Output(source)) = read {
-        return Err(Error::Io {
-            action: "write",
-            path: path.to_owned(),
-            source,
-        });
+        return Err(Error::io("write", path)(source));
     }
     if let Some(Trouble::Bad(reason)) = decoded.trouble {
         return Err(bad(reason));
@@ -139,11 +135,17 @@ fn read_archive(input: Pieces, limits: Limits, contents: File) -> std::result::R
         };
         let offset = match change {
             Change::Add(EntryType::Regular) if entry.size > 0 => {
-                copy_file(&mut archive, &entry, &mut contents)?
+                copy_file(&mut archive, &entry, &limits, &mut contents)?
             }
             _ => 0,
         };
         entries.push(change, &entry, rdev, offset);
+        if entries.len() > limits.metadata_bytes {
+            return Err(Fault::Bad(format!(
+                "its names and attributes take more than {} bytes",
+                limits.metadata_bytes
+            )));
+        }
     }
     let diff_id = archive.drain()?.hasher.finish();
     let length = contents.finish().map_err(Fault::Output)?;
@@ -156,9 +158,17 @@ fn read_archive(input: Pieces, limits: Limits, contents: File) -> std::result::R
 fn copy_file(
     archive: &mut TarReader<Pieces>,
     entry: &Entry,
+    limits: &Limits,
     contents: &mut ContentsWriter,
 ) -> std::result::Result<u64, Fault> {
     let offset = contents.begin().map_err(Fault::Output)?;
+    // Archives are short and files long where files have holes.
+    if offset.saturating_add(entry.size) > limits.layer_bytes {
+        return Err(Fault::of_entry(
+            &entry.path,
+            format_args!("the files are longer than {} bytes together", limits.layer_bytes),
+        ));
+    }
     let Some(map) = &entry.sparse else {
         archive.content(entry.size, |bytes| contents.write(bytes))?;
         return Ok(offset);

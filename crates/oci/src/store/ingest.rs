@@ -12,6 +12,8 @@ use crate::config::ImageConfig;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::index::flatten;
+use crate::layer::Unpacked;
+use crate::layer::decompress::Caps;
 use crate::layer::ingest::{Promise, Taken, ingest};
 use crate::platform::Platform;
 
@@ -19,6 +21,8 @@ use crate::platform::Platform;
 #[derive(Debug)]
 pub struct Ingest {
     pub(super) store: Store,
+    /// What its layers have unpacked to.
+    unpacked: Unpacked,
     _hold: lock::Held,
 }
 
@@ -45,6 +49,7 @@ impl Ingest {
         store.sweep()?;
         Ok(Ingest {
             store: store.clone(),
+            unpacked: Unpacked::default(),
             _hold: lock::shared(&store.files.lock("store"))?,
         })
     }
@@ -116,10 +121,14 @@ impl Ingest {
 
     fn stage_image(&self, new: &NewImage, config: &ImageConfig) -> Result<Stage> {
         let files = &self.store.files;
-        let (mut lists, mut contents) = (Vec::new(), 0);
+        let (mut lists, mut metadata, mut contents) = (Vec::new(), 0, 0);
         for diff_id in &config.diff_ids {
             let folder = files.layer(diff_id);
             let entries = folder.join("entries");
+            metadata += fs::metadata(&entries)
+                .map_err(Error::io("look at", &entries))?
+                .len();
+            self.check_metadata(new.name, metadata)?;
             lists.push((*diff_id, fs::read(&entries).map_err(Error::io("read", &entries))?));
             let path = folder.join("contents");
             contents += fs::metadata(&path).map_err(Error::io("look at", &path))?.len();
@@ -129,7 +138,7 @@ impl Ingest {
             compressed: new.compressed,
             contents,
         };
-        write(&stage.path.join("index"), &flatten(&lists)?)?;
+        write(&stage.path.join("index"), &flatten(&lists, &self.store.limits)?)?;
         write(&stage.path.join("config"), new.config)?;
         // Two numbers always have a JSON form.
         write(
@@ -137,6 +146,18 @@ impl Ingest {
             &serde_json::to_vec(&record).unwrap_or_default(),
         )?;
         Ok(stage)
+    }
+
+    /// Layers that are small enough by themselves can be too much together.
+    fn check_metadata(&self, image: &str, bytes: u64) -> Result<()> {
+        let limit = self.store.limits.metadata_bytes;
+        if bytes > limit {
+            return Err(Error::BadDocument {
+                what: format!("image `{image}`"),
+                reason: format!("the names and attributes of its layers take more than {limit} bytes"),
+            });
+        }
+        Ok(())
     }
 
     /// Waits for whoever else is adding the layer.
@@ -153,7 +174,11 @@ impl Ingest {
         let stage = self.store.files.stage()?;
         let path = stage.path.join("contents");
         let contents = File::create(&path).map_err(Error::io("create", &path))?;
-        let taken = ingest(input, promise, &self.store.limits, contents, &path)?;
+        let caps = Caps {
+            limits: &self.store.limits,
+            image: &self.unpacked,
+        };
+        let taken = ingest(input, promise, caps, contents, &path)?;
         write(&stage.path.join("entries"), &taken.entries)?;
         Ok((stage, taken))
     }

@@ -55,6 +55,7 @@ pub(crate) struct Blueprint<'a> {
 
 impl Store {
     /// Takes a whole image in; if its name meant another one, that one goes unless it is needed otherwise.
+    /// Nothing of an image that is refused, or for which the disk is too small, stays.
     pub(crate) fn take_over(
         &self,
         blueprint: Blueprint,
@@ -62,7 +63,14 @@ impl Store {
         progress: &dyn Progress,
     ) -> Result<Image> {
         let before = self.image(blueprint.image.name, blueprint.image.platform)?;
-        let image = self.begin()?.install(blueprint, source, progress)?;
+        let image = self.begin()?.install(blueprint, source, progress);
+        if let Err(error) = &image
+            && !is_resumable(error)
+        {
+            // Layers without an image only fill the disk. What failed before this is what is told.
+            let _ = self.collect_garbage();
+        }
+        let image = image?;
         if before.is_some_and(|before| before.id() != image.id()) {
             self.collect_garbage()?;
         }
@@ -146,13 +154,7 @@ impl Ingest {
             result = self.take_layer(number, job, source, progress, &partial);
         }
         match result {
-            // What was fetched is worth keeping when only the way it came failed.
-            Err(
-                error @ (Error::Unreachable { .. }
-                | Error::Interrupted { .. }
-                | Error::Io { .. }
-                | Error::Unauthorized { .. }),
-            ) => Err(error),
+            Err(error) if is_resumable(&error) => Err(error),
             other => {
                 discard(&partial)?;
                 other?;
@@ -190,6 +192,14 @@ impl Ingest {
         let (stage, _) = self.take_in(stream, &promise)?;
         self.publish_layer(stage, &job.diff_id)
     }
+}
+
+/// Whether what was fetched is worth keeping: only the way it came failed.
+fn is_resumable(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Unreachable { .. } | Error::Interrupted { .. } | Error::Io { .. } | Error::Unauthorized { .. }
+    )
 }
 
 fn next_job<'a>(next: &AtomicUsize, layers: &'a [LayerJob]) -> Option<(usize, &'a LayerJob)> {

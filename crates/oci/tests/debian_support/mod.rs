@@ -7,6 +7,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use oci::debian::{Archive, ArchiveOptions, Keyring, MirrorConfig};
@@ -93,6 +94,16 @@ impl Fake {
 
     pub(crate) fn cache(&self) -> PathBuf {
         self.folder.path().join("cache")
+    }
+
+    /// Makes the cache a file system of this size, which may be one already; it goes with the value.
+    pub(crate) fn limit_cache(&self, size: &str) {
+        let cache = self.cache();
+        let options = if cache.exists() { "remount,size=" } else { "size=" };
+        fs::create_dir_all(&cache).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("{options}{size}"), "none"]);
+        assert!(mount.arg(&cache).status().unwrap().success(), "root can mount");
     }
 
     /// The archive, with the key it is signed with.
@@ -191,6 +202,13 @@ impl Fake {
         while TcpStream::connect(self.address).is_ok() {
             std::thread::yield_now();
         }
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        // Most caches are no file systems of their own.
+        let _ = Command::new("umount").arg("--quiet").arg(self.cache()).output();
     }
 }
 

@@ -274,3 +274,35 @@ impl Layout {
             .to_owned()
     }
 }
+
+/// A file system that fills up soon; it is unmounted with the value.
+pub struct SmallDisk {
+    path: PathBuf,
+}
+
+impl SmallDisk {
+    /// Mounts one of this size on a folder, which is made.
+    pub fn new(path: &Path, size: &str) -> SmallDisk {
+        fs::create_dir_all(path).unwrap();
+        let disk = SmallDisk {
+            path: path.to_owned(),
+        };
+        disk.mount(&format!("size={size}"));
+        disk
+    }
+
+    pub fn grow(&self, size: &str) {
+        self.mount(&format!("remount,size={size}"));
+    }
+
+    fn mount(&self, options: &str) {
+        let path = self.path.display().to_string();
+        run("mount", &["-t", "tmpfs", "-o", options, "none", &path]);
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.path).status();
+    }
+}

@@ -156,7 +156,8 @@ impl Server {
         state.ready = ready;
         state.shown_open = false;
         if !ready {
-            tracing::warn!(port = host.name, "the guest could not set up a console port");
+            // A guest can say so without end.
+            tracing::debug!(port = host.name, "the guest could not set up a console port");
             return;
         }
         if host.console {

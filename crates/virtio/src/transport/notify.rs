@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use device_model::FirstTime;
 use virtio_bindings::virtio_config::{VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_NEEDS_RESET};
 
 use crate::Error;
@@ -82,10 +83,11 @@ impl Interrupt {
         if before & VIRTIO_CONFIG_S_NEEDS_RESET as u8 != 0 {
             return;
         }
-        tracing::warn!(
-            error = error as &dyn std::error::Error,
-            "virtio device needs a reset"
-        );
+        let error = error as &dyn std::error::Error;
+        match self.status.broke.is_now() {
+            true => tracing::warn!(error, "virtio device needs a reset; this is told once"),
+            false => tracing::debug!(error, "virtio device needs a reset"),
+        }
         if before & VIRTIO_CONFIG_S_DRIVER_OK as u8 != 0 {
             self.config_changed();
         }
@@ -97,6 +99,8 @@ impl Interrupt {
 pub(crate) struct StatusRegisters {
     device_status: AtomicU8,
     config_generation: AtomicU32,
+    /// Survives resets: a driver could break and reset a device without end.
+    broke: FirstTime,
 }
 
 impl StatusRegisters {

@@ -80,6 +80,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("app", &["crumblecracker"]),
     ("cc", &["cli"]),
     ("vm_tests", &["crumblecracker"]),
+    ("cpu_tests", &["guest_memory", "hypervisor", "soft_cpu"]),
     ("xtask", &[]),
 ];
 
@@ -89,6 +90,7 @@ const TEST_ARROWS: &[(&str, &str)] = &[
     ("vm_tests", "host_os"),
     ("vm_tests", "hypervisor"),
     ("vm_tests", "native_cpu"),
+    ("vm_tests", "soft_cpu"),
 ];
 
 /// What is wrong with the arrows that exist: `shipped` in libraries, programs and build scripts, `tests` in

@@ -2,35 +2,20 @@
 //! one lab boot, turn by turn.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::mpsc::channel;
+use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
+use super::guest::{self, Guest, PACKAGES, Processor};
+use super::monitor::Monitor;
 use super::{Row, row};
-use crate::lab::packages::{self, Package};
-use crate::lab::{self, Archive, LabCommand, Output};
-use crate::process::Process;
+use crate::lab::{self, Archive, LabCommand, Output, packages};
 use crate::workspace;
 
-/// Debian's metapackage of the kernel that both monitors boot.
-const KERNEL: &str = "linux-image-6.12-cloud-amd64";
-const PACKAGES: &[Package] = &[
-    Package {
-        name: "qemu-system-x86",
-        why: "the peer",
-    },
-    Package {
-        name: "zstd",
-        why: "unpacks the kernel",
-    },
-];
 const MEMORY_MIB: u64 = 256;
-const COMMAND_LINE: &str = "console=ttyS0 reboot=t panic=-1 quiet";
 /// What the guest's init prints.
 const FIRST_LINE: &str = "the guest is up";
 /// A guest that says nothing for this long has failed.
@@ -38,59 +23,6 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// A monitor with an idle guest has settled after this long.
 const SETTLE: Duration = Duration::from_secs(1);
 const PEER: &str = "QEMU microvm";
-
-/// The call of `cc` that boots a bare kernel and shows its serial console on standard output.
-fn ours(cc: &Path, guest: &Guest) -> Command {
-    let mut command = Command::new(cc);
-    command
-        .arg("boot-bench")
-        .arg("--kernel")
-        .arg(&guest.kernel)
-        .arg("--initramfs")
-        .arg(&guest.initramfs);
-    command.args(["--memory", &MEMORY_MIB.to_string(), "--append", COMMAND_LINE]);
-    command
-}
-
-/// The peer, set up as fast as it goes: `rtc=off` would cost this kernel 2 s.
-fn peer(guest: &Guest) -> Command {
-    let mut command = Command::new("qemu-system-x86_64");
-    command
-        .args([
-            "-M",
-            "microvm,rtc=on,x-option-roms=off,pit=off",
-            "-enable-kvm",
-            "-cpu",
-            "host",
-        ])
-        .args([
-            "-m",
-            &MEMORY_MIB.to_string(),
-            "-smp",
-            "1",
-            "-nodefaults",
-            "-no-user-config",
-        ])
-        .args([
-            "-nographic",
-            "-no-reboot",
-            "-serial",
-            "stdio",
-            "-append",
-            COMMAND_LINE,
-        ])
-        .arg("-kernel")
-        .arg(&guest.kernel)
-        .arg("-initrd")
-        .arg(&guest.initramfs);
-    command
-}
-
-/// What both monitors boot.
-struct Guest {
-    kernel: PathBuf,
-    initramfs: PathBuf,
-}
 
 /// `bench boot-in-lab`.
 #[derive(clap::Args)]
@@ -124,15 +56,7 @@ pub(super) fn measure(runs: u32) -> Result<Vec<Row>> {
     packages::ensure(PACKAGES)?;
     let cc = workspace::cc(true)?;
     let folder = tempfile::tempdir()?;
-    let guest = Guest {
-        kernel: folder.path().join("vmlinux"),
-        initramfs: folder.path().join("initramfs"),
-    };
-    let image = lab::boot_image(&packages::unpacked_dependency(KERNEL, &lab::cache_folder()?)?)?;
-    fs::write(&guest.kernel, unpack_kernel(&fs::read(&image)?, folder.path())?)?;
-    let mut archive = Archive::default();
-    archive.file("init", 0o755, &init_program());
-    fs::write(&guest.initramfs, archive.finish())?;
+    let guest = Guest::write(folder.path(), &initramfs(), MEMORY_MIB, &[])?;
 
     let program = std::env::current_exe()?;
     let words = [
@@ -183,14 +107,16 @@ pub(super) fn in_lab(arguments: &InLab) -> Result<u8> {
     let guest = Guest {
         kernel: arguments.kernel.clone(),
         initramfs: arguments.initramfs.clone(),
+        memory_mib: MEMORY_MIB,
+        arguments: Vec::new(),
     };
     // The first run of each side also reads the files: it is not counted.
-    run_once(peer(&guest)).context(PEER)?;
-    run_once(ours(&arguments.cc, &guest)).context("ours")?;
+    run_once(guest::peer(&guest, Processor::Kvm)).context(PEER)?;
+    run_once(guest::ours(&arguments.cc, &guest, Processor::Kvm)).context("ours")?;
     let mut samples = Samples::default();
     for run in 1..=arguments.runs {
-        let peer = run_once(peer(&guest)).context(PEER)?;
-        let ours = run_once(ours(&arguments.cc, &guest)).context("ours")?;
+        let peer = run_once(guest::peer(&guest, Processor::Kvm)).context(PEER)?;
+        let ours = run_once(guest::ours(&arguments.cc, &guest, Processor::Kvm)).context("ours")?;
         eprintln!(
             "run {run}: ours {:.2} s, {PEER} {:.2} s",
             ours.seconds, peer.seconds
@@ -202,35 +128,22 @@ pub(super) fn in_lab(arguments: &InLab) -> Result<u8> {
     Ok(0)
 }
 
-fn run_once(mut command: Command) -> Result<Sample> {
-    command.stdin(Stdio::null()).stdout(Stdio::piped());
-    let start = Instant::now();
-    let mut monitor = Process(command.spawn().context("could not be started")?);
-    let stdout = monitor.0.stdout.take().context("its standard output")?;
-    let (sender, lines) = channel();
-    thread::spawn(move || {
-        for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
-            // Nobody listens any more once the guest is up.
-            let _ = sender.send((
-                Instant::now(),
-                String::from_utf8_lossy(&line).trim_end().to_owned(),
-            ));
-        }
-    });
-    let mut said = Vec::new();
-    while let Ok((when, line)) = lines.recv_timeout(SILENCE) {
-        if line.contains(FIRST_LINE) {
-            thread::sleep(SETTLE);
-            let smaps = fs::read_to_string(format!("/proc/{}/smaps", monitor.0.id()))?;
-            let seconds = (when - start).as_secs_f64();
-            return Ok(Sample {
-                seconds,
-                monitor_mib: resident_kib(&smaps) as f64 / 1024.0,
-            });
-        }
-        said.push(line);
-    }
-    bail!("the guest did not come up; it said:\n{}", said.join("\n"))
+fn run_once(command: Command) -> Result<Sample> {
+    let mut monitor = Monitor::start(command)?;
+    let line = monitor.wait_for(FIRST_LINE, SILENCE)?;
+    thread::sleep(SETTLE);
+    let smaps = fs::read_to_string(format!("/proc/{}/smaps", monitor.id()))?;
+    Ok(Sample {
+        seconds: monitor.seconds_until(&line),
+        monitor_mib: resident_kib(&smaps) as f64 / 1024.0,
+    })
+}
+
+/// An archive with nothing but [`init_program`].
+fn initramfs() -> Vec<u8> {
+    let mut archive = Archive::default();
+    archive.file("init", 0o755, &init_program());
+    archive.finish()
 }
 
 /// Resident KiB of a process's smaps text without its guest RAM: the mappings of half of it or more.
@@ -250,32 +163,6 @@ fn resident_kib(smaps: &str) -> u64 {
         }
     }
     resident
-}
-
-/// The ELF kernel in a bzImage (Linux, Documentation/arch/x86/boot.rst: `setup_sects` at 0x1f1,
-/// `payload_offset` and `payload_length` at 0x248), which Debian packs with zstd.
-fn unpack_kernel(image: &[u8], folder: &Path) -> Result<Vec<u8>> {
-    let number = |at: usize| -> Option<usize> {
-        let bytes = image.get(at..at + 4)?.try_into().ok()?;
-        usize::try_from(u32::from_le_bytes(bytes)).ok()
-    };
-    let payload = || {
-        let start = (usize::from(*image.get(0x1f1)?) + 1) * 512 + number(0x248)?;
-        // The last four bytes are the unpacked size, for the kernel's own unpacker.
-        image.get(start..start + number(0x24c)?.checked_sub(4)?)
-    };
-    let packed = folder.join("payload");
-    fs::write(&packed, payload().context("the kernel is no bzImage")?)?;
-    let output = Command::new("zstd")
-        .args(["--decompress", "--stdout", "--quiet"])
-        .arg(&packed)
-        .output()?;
-    ensure!(
-        output.status.success(),
-        "zstd: {}",
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
-    Ok(output.stdout)
 }
 
 /// An x86-64 ELF program that prints [`FIRST_LINE`] and then sleeps for ever.
@@ -313,9 +200,12 @@ fn init_program() -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader};
     use std::os::unix::fs::PermissionsExt;
+    use std::process::Stdio;
 
     use super::*;
+    use crate::process::Process;
 
     #[test]
     fn init_program_run_here_prints_its_line_and_stays() {

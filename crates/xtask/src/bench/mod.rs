@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 mod boot;
+mod cpu;
+mod guest;
+mod monitor;
 pub(crate) mod pull;
 
 /// What can be measured.
@@ -13,6 +16,13 @@ pub(crate) mod pull;
 pub(crate) enum Bench {
     /// Process start to the guest's first line, and the monitor's own memory, against QEMU's microvm.
     Boot(Options),
+    /// The CPU in software: programs in a guest, against QEMU's TCG.
+    Cpu {
+        #[command(flatten)]
+        options: Options,
+        #[command(flatten)]
+        selection: cpu::Selection,
+    },
     /// Pull of a 500 MiB image from a registry on loopback, against skopeo.
     Pull(Options),
     /// The half of `bench boot` that runs in the lab; prints its samples.
@@ -42,6 +52,10 @@ pub(crate) fn command(bench: Bench) -> Result<u8> {
             let rows = boot::measure(options.runs)?;
             (options, rows)
         }
+        Bench::Cpu { options, selection } => {
+            let rows = cpu::measure(options.runs, &selection)?;
+            (options, rows)
+        }
         Bench::Pull(options) => {
             let rows = pull::measure(options.runs)?;
             (options, rows)
@@ -57,7 +71,7 @@ pub(crate) fn command(bench: Bench) -> Result<u8> {
 /// One line of a result: medians of both sides.
 #[derive(serde::Serialize)]
 struct Row {
-    name: &'static str,
+    name: String,
     ours: f64,
     peer: f64,
     peer_name: &'static str,
@@ -66,20 +80,28 @@ struct Row {
     ratio: f64,
 }
 
+impl Row {
+    /// A quantity of which less is better.
+    fn of(name: String, unit: &'static str, ours: f64, peer_name: &'static str, peer: f64) -> Row {
+        Row {
+            name,
+            ours,
+            peer,
+            peer_name,
+            unit,
+            ratio: peer / ours,
+        }
+    }
+}
+
 /// Prints the medians and the spread of a quantity of which less is better, and gives its row.
-fn row(name: &'static str, unit: &'static str, ours: &[f64], peer_name: &'static str, peer: &[f64]) -> Row {
-    let (a, b) = (median(ours), median(peer));
-    let row = Row {
-        name,
-        ours: a,
-        peer: b,
-        peer_name,
-        unit,
-        ratio: b / a,
-    };
+fn row(name: &str, unit: &'static str, ours: &[f64], peer_name: &'static str, peer: &[f64]) -> Row {
+    let row = Row::of(name.to_owned(), unit, median(ours), peer_name, median(peer));
     println!(
-        "{name}: ours {a:.2} {unit} ({}), {peer_name} {b:.2} {unit} ({}), ratio {:.2}",
+        "{name}: ours {:.2} {unit} ({}), {peer_name} {:.2} {unit} ({}), ratio {:.2}",
+        row.ours,
         spread(ours),
+        row.peer,
         spread(peer),
         row.ratio
     );

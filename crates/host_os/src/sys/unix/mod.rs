@@ -1,9 +1,15 @@
 //! Linux and other systems of its kind.
 
 #[cfg(target_os = "linux")]
+mod code_memory;
+#[cfg(target_os = "linux")]
 mod linux;
+mod permissions;
 mod thread;
 
 #[cfg(target_os = "linux")]
+pub(crate) use code_memory::CodeMemory;
+#[cfg(target_os = "linux")]
 pub(crate) use linux::{Event, boot_id, random_bytes, set_direct};
+pub(crate) use permissions::{permission_bits, set_permission_bits};
 pub(crate) use thread::ThreadId;

@@ -1,0 +1,77 @@
+//! Where translated code finds things, as offsets from where RSP points: into the [`Cpu`](crate::cpu::Cpu), behind
+//! its room for signal handlers of the host.
+
+use std::mem::{offset_of, size_of};
+
+use hypervisor::x86_64::Segment;
+
+use crate::cpu::{Cpu, SegReg, TlbSet};
+use crate::memory::{TLB_ENTRIES, Tlb, TlbEntry};
+use crate::system::SystemMsrs;
+use crate::translate::state::{JumpEntry, TranslatorState};
+use crate::vector::VectorState;
+
+/// Where RSP points.
+pub(super) const ROOM: i32 = offset_of!(Cpu, gpr) as i32;
+
+const fn behind(offset: usize) -> i32 {
+    offset as i32 - ROOM
+}
+
+pub(super) const RIP: i32 = behind(offset_of!(Cpu, rip));
+pub(super) const RFLAGS: i32 = behind(offset_of!(Cpu, rflags));
+pub(super) const MXCSR: i32 = behind(offset_of!(Cpu, vector) + offset_of!(VectorState, mxcsr));
+
+const STATE: usize = offset_of!(Cpu, translator);
+pub(super) const ATTENTION: i32 = behind(STATE + offset_of!(TranslatorState, attention));
+pub(super) const NATIVE_RSP: i32 = behind(STATE + offset_of!(TranslatorState, native_rsp));
+pub(super) const TARGET: i32 = behind(STATE + offset_of!(TranslatorState, target));
+pub(super) const STATUS: i32 = behind(STATE + offset_of!(TranslatorState, status));
+pub(super) const PLACE: i32 = behind(STATE + offset_of!(TranslatorState, place));
+pub(super) const OP: i32 = behind(STATE + offset_of!(TranslatorState, op));
+pub(super) const LINK: i32 = behind(STATE + offset_of!(TranslatorState, link));
+pub(super) const WAITING: i32 = behind(STATE + offset_of!(TranslatorState, waiting));
+pub(super) const HOST_MXCSR: i32 = behind(STATE + offset_of!(TranslatorState, host_mxcsr));
+
+pub(super) const KERNEL_GS_BASE: i32 = behind(offset_of!(Cpu, msrs) + offset_of!(SystemMsrs, kernel_gs_base));
+
+pub(super) fn gpr(number: usize) -> i32 {
+    behind(offset_of!(Cpu, gpr) + number * 8)
+}
+
+pub(super) fn vector(number: usize) -> i32 {
+    behind(offset_of!(Cpu, vector) + offset_of!(VectorState, registers) + number * 32)
+}
+
+pub(super) fn segment_base(segment: SegReg) -> i32 {
+    behind(offset_of!(Cpu, segments) + segment as usize * size_of::<Segment>() + offset_of!(Segment, base))
+}
+
+/// Fields of the TLB's first entry of a set; an entry is 32 bytes.
+pub(super) struct TlbOffsets {
+    pub(super) read: i32,
+    pub(super) write: i32,
+    pub(super) host: i32,
+}
+
+const _: () = assert!(size_of::<TlbEntry>() == 32 && TLB_ENTRIES == 256);
+const _: () = assert!(size_of::<JumpEntry>() == 16);
+
+pub(super) fn tlb(set: TlbSet) -> TlbOffsets {
+    let first =
+        offset_of!(Cpu, tlb) + offset_of!(Tlb, data) + set as usize * TLB_ENTRIES * size_of::<TlbEntry>();
+    TlbOffsets {
+        read: behind(first + offset_of!(TlbEntry, read_tag)),
+        write: behind(first + offset_of!(TlbEntry, write_tag)),
+        host: behind(first + offset_of!(TlbEntry, host)),
+    }
+}
+
+/// The first entry of the jump cache of code that uses this TLB set.
+pub(super) fn jumps(set: TlbSet) -> i32 {
+    behind(match set {
+        TlbSet::User => STATE + offset_of!(TranslatorState, user_jumps),
+        TlbSet::Supervisor => STATE + offset_of!(TranslatorState, supervisor_jumps),
+        TlbSet::SupervisorOpen => STATE + offset_of!(TranslatorState, open_jumps),
+    })
+}

@@ -1,0 +1,115 @@
+//! What a vCPU keeps for its translated code.
+
+use crate::cpu::TlbSet;
+use crate::exception::Exception;
+
+/// Entries of the jump cache of user code, which is emptied whenever the address space changes, and of supervisor
+/// code, which is not; powers of two.
+const USER_JUMPS: usize = 1024;
+const SUPERVISOR_JUMPS: usize = 16 * 1024;
+
+/// How many entries the jump cache of a TLB set has.
+pub(crate) const fn jump_entries(set: TlbSet) -> usize {
+    match set {
+        TlbSet::Supervisor => SUPERVISOR_JUMPS,
+        TlbSet::User | TlbSet::SupervisorOpen => USER_JUMPS,
+    }
+}
+
+/// Where a jump cache has `rip`. Its low bits alone would not do: functions begin at multiples of 16.
+pub(crate) fn jump_slot(set: TlbSet, rip: u64) -> usize {
+    let low = rip as u32;
+    ((low >> JUMP_SHIFT) ^ low) as usize % jump_entries(set)
+}
+
+/// Which bits are mixed into the lowest.
+pub(crate) const JUMP_SHIFT: u8 = 7;
+
+/// Where the code for one address is.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(crate) struct JumpEntry {
+    pub(crate) rip: u64,
+    pub(crate) code: u64,
+}
+
+/// No code lies at an address that is not canonical.
+const NOWHERE: JumpEntry = JumpEntry {
+    rip: 1 << 63,
+    code: 0,
+};
+
+/// Fields that translated code reads and writes.
+#[repr(C)]
+pub(crate) struct TranslatorState {
+    /// Address of the word of the vCPU's attention.
+    pub(crate) attention: u64,
+    /// The native stack pointer while guest code runs.
+    pub(crate) native_rsp: u64,
+    /// Where to begin, and where to go on after a call of the slow path.
+    pub(crate) target: u64,
+    /// The six status flags as `SETO AL` and `LAHF` give them, valid while translated code runs.
+    pub(crate) status: u64,
+    /// The block whose slow path is taken, and the number of the instruction in it.
+    pub(crate) place: u32,
+    pub(crate) op: u32,
+    /// The exit that was taken, by its number; [`NO_LINK`] where it cannot be linked.
+    pub(crate) link: u32,
+    /// MXCSR for everything that is not guest code.
+    pub(crate) host_mxcsr: u32,
+    /// Not 0 while an interrupt waits for RFLAGS.IF.
+    pub(crate) waiting: u32,
+    /// The `Exec` that translated code works for.
+    pub(crate) exec: usize,
+    /// What the slow path raised.
+    pub(crate) exception: Option<Exception>,
+    /// The jump caches, by [`jump_slot`].
+    pub(crate) user_jumps: [JumpEntry; USER_JUMPS],
+    pub(crate) supervisor_jumps: [JumpEntry; SUPERVISOR_JUMPS],
+    pub(crate) open_jumps: [JumpEntry; USER_JUMPS],
+}
+
+/// No exit.
+pub(crate) const NO_LINK: u32 = u32::MAX;
+
+impl TranslatorState {
+    pub(crate) fn new() -> Self {
+        Self {
+            attention: 0,
+            native_rsp: 0,
+            target: 0,
+            status: 0,
+            place: 0,
+            op: 0,
+            link: NO_LINK,
+            host_mxcsr: 0x1f80,
+            waiting: 0,
+            exec: 0,
+            exception: None,
+            user_jumps: [NOWHERE; USER_JUMPS],
+            supervisor_jumps: [NOWHERE; SUPERVISOR_JUMPS],
+            open_jumps: [NOWHERE; USER_JUMPS],
+        }
+    }
+
+    /// Where code of one TLB set is.
+    pub(crate) fn jumps(&mut self, set: TlbSet) -> &mut [JumpEntry] {
+        match set {
+            TlbSet::User => &mut self.user_jumps,
+            TlbSet::Supervisor => &mut self.supervisor_jumps,
+            TlbSet::SupervisorOpen => &mut self.open_jumps,
+        }
+    }
+
+    /// Forgets where code is.
+    pub(crate) fn forget_jumps(&mut self) {
+        for set in [TlbSet::User, TlbSet::Supervisor, TlbSet::SupervisorOpen] {
+            self.forget_jumps_of(set);
+        }
+    }
+
+    /// Forgets where code of one TLB set is.
+    pub(crate) fn forget_jumps_of(&mut self, set: TlbSet) {
+        self.jumps(set).fill(NOWHERE);
+    }
+}

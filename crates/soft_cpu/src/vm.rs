@@ -1,0 +1,165 @@
+//! The backend and its virtual machines.
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
+
+use guest_memory::{GuestMemory, RamRegion, WriteObserver};
+use hypervisor::x86_64::{CpuidLeaf, for_vcpu};
+use hypervisor::{
+    Capabilities, Doorbell, DoorbellAddress, DoorbellGuard, Error, GuestArch, Hypervisor, Msi, Vcpu, Vm,
+    VmConfig,
+};
+
+use crate::apic::{Apic, Interconnect};
+use crate::attention::{Attention, FORGET_WRITES};
+use crate::cpu::{Cpu, TSC_KHZ, TscClock};
+use crate::memory::Memory;
+use crate::system;
+use crate::translate::Tiers;
+use crate::vcpu::SoftVcpu;
+
+/// The backend's short name.
+const NAME: &str = "soft";
+/// The most vCPUs of one VM: what xAPIC ids can number.
+const MAX_VCPUS: u32 = 255;
+
+/// Opens the CPU in software. It is usable everywhere.
+pub fn open() -> Arc<dyn Hypervisor> {
+    open_with(Tiers::default())
+}
+
+/// Opens the CPU in software with a choice of how it executes; for tests.
+pub fn open_with(tiers: Tiers) -> Arc<dyn Hypervisor> {
+    let capabilities = Capabilities {
+        arch: GuestArch::X86_64,
+        max_vcpus: MAX_VCPUS,
+        cpuid: system::offered_leaves(),
+        tsc_khz: Some(TSC_KHZ),
+        doorbells: false,
+        dirty_log: true,
+    };
+    Arc::new(SoftCpu { capabilities, tiers })
+}
+
+struct SoftCpu {
+    capabilities: Capabilities,
+    tiers: Tiers,
+}
+
+impl Hypervisor for SoftCpu {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    fn create_vm(&self, config: &VmConfig) -> Result<Arc<dyn Vm>, Error> {
+        Ok(Arc::new(SoftVm {
+            shared: Arc::new(Shared::new(config, self.tiers)),
+        }))
+    }
+}
+
+/// What the vCPUs of a VM share.
+pub(crate) struct Shared {
+    vcpus: u32,
+    memory: RwLock<Arc<Memory>>,
+    interconnect: Arc<Interconnect>,
+    routes: Mutex<Vec<Option<Msi>>>,
+    /// When the time-stamp counters were 0.
+    epoch: Instant,
+    tiers: Tiers,
+}
+
+impl Shared {
+    fn new(config: &VmConfig, tiers: Tiers) -> Self {
+        Self {
+            vcpus: config.vcpus,
+            memory: RwLock::default(),
+            interconnect: Arc::default(),
+            routes: Mutex::new(vec![None; config.ioapic_lines as usize]),
+            epoch: Instant::now(),
+            tiers,
+        }
+    }
+
+    /// What is mapped now.
+    pub(crate) fn memory(&self) -> Arc<Memory> {
+        self.memory.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+struct SoftVm {
+    shared: Arc<Shared>,
+}
+
+impl Vm for SoftVm {
+    fn map_ram(&self, memory: &GuestMemory, log_dirty: bool) -> Result<(), Error> {
+        let mut mapped = self.shared.memory.write().unwrap_or_else(PoisonError::into_inner);
+        for RamRegion { gpa, len, .. } in memory.regions() {
+            let in_the_way = |region: &&RamRegion| region.gpa < gpa + len && gpa < region.gpa + region.len;
+            if let Some(other) = mapped.ram().regions().iter().find(in_the_way) {
+                return Err(Error::Overlap {
+                    gpa,
+                    len,
+                    other: other.gpa,
+                });
+            }
+        }
+        let observer: Arc<dyn WriteObserver> = self.shared.interconnect.clone();
+        memory.observe_writes(&observer);
+        *mapped = Arc::new(mapped.with(memory, log_dirty));
+        Ok(())
+    }
+
+    fn create_vcpu(&self, index: u32, cpuid: &[CpuidLeaf]) -> Result<Box<dyn Vcpu>, Error> {
+        let shared = &self.shared;
+        let attention = Arc::new(Attention::default());
+        let tsc = Arc::new(TscClock::new(shared.epoch));
+        let apic = Apic::new(index, tsc, attention, Arc::downgrade(&shared.interconnect));
+        shared.interconnect.add(apic.clone());
+        let leaves = for_vcpu(cpuid, index, shared.vcpus);
+        let mut cpu = Cpu::new(apic, leaves);
+        cpu.translations.hot = shared.tiers.hot();
+        Ok(Box::new(SoftVcpu::new(cpu, shared.clone())))
+    }
+
+    fn signal_msi(&self, msi: Msi) -> Result<(), Error> {
+        self.shared.interconnect.signal(msi);
+        Ok(())
+    }
+
+    fn set_ioapic_route(&self, line: u32, route: Option<Msi>) -> Result<(), Error> {
+        // The end of every level-triggered interrupt goes up, so routes need not be looked at; a line that does
+        // not exist is refused all the same.
+        let mut routes = self.shared.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = routes
+            .get_mut(line as usize)
+            .ok_or(Error::Unsupported("I/O APIC input of that number"))?;
+        *slot = route;
+        Ok(())
+    }
+
+    fn register_doorbell(
+        &self,
+        _address: DoorbellAddress,
+        _doorbell: Arc<dyn Doorbell>,
+    ) -> Result<Box<dyn DoorbellGuard>, Error> {
+        // An access of a device is a function call here: there is no exit to save.
+        Err(Error::Unsupported("doorbells"))
+    }
+
+    fn take_dirty_pages(&self) -> Result<Vec<u64>, Error> {
+        let memory = self.shared.memory();
+        if !memory.logs_dirty() {
+            return Err(Error::Unsupported("dirty log of memory mapped without one"));
+        }
+        let pages = memory.take_dirty();
+        for apic in self.shared.interconnect.all() {
+            apic.attention().post(FORGET_WRITES);
+        }
+        Ok(pages)
+    }
+}

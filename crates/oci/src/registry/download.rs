@@ -3,16 +3,16 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
-use oci_client::client::BlobResponse;
-use oci_client::errors::OciDistributionError;
+use reqwest::StatusCode;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-use super::client::{Client, Context};
+use super::client::Client;
 use super::keep::Keeper;
+use super::session::Session;
 use crate::error::{Error, Result};
 use crate::store::{BlobSource, Heard, LayerJob, Stream};
 
@@ -37,9 +37,7 @@ impl BlobSource for Downloads<'_> {
         heard.resumed(resumed);
         let (sender, receiver) = channel(CHUNKS);
         let feed = Feed {
-            oci: self.client.oci.clone(),
-            reference: self.client.reference.clone(),
-            context: self.client.context.clone(),
+            session: self.client.session.clone(),
             digest: digest.to_string(),
             size,
             at: resumed,
@@ -102,9 +100,7 @@ impl Read for Download<'_> {
 
 /// The task that fetches one layer.
 struct Feed {
-    oci: oci_client::Client,
-    reference: oci_client::Reference,
-    context: Context,
+    session: Arc<Session>,
     digest: String,
     size: u64,
     /// How much was sent, or was there before.
@@ -158,28 +154,23 @@ impl Feed {
 
     /// Asks for what is missing and passes it on until the answer ends.
     async fn attempt(&mut self) -> std::result::Result<(), End> {
-        let answer = self
-            .oci
-            .pull_blob_stream_partial(&self.reference, self.digest.as_str(), self.at, None)
-            .await;
-        let (mut stream, mut skip) = match answer {
-            Ok(BlobResponse::Partial(stream)) => (stream.stream, 0),
-            // The registry does not know ranges: what is here comes once more.
-            Ok(BlobResponse::Full(stream)) => (stream.stream, self.at),
-            // Range not satisfiable: it has less than was promised.
-            Err(OciDistributionError::ServerError { code: 416, .. }) => return Err(End::NoMore),
-            Err(OciDistributionError::RequestError(error)) if self.at > 0 => {
-                return Err(self.broke_off(io::Error::other(error)));
-            }
-            Err(error) => return Err(End::Failed(self.context.error(error))),
+        let mut answer = match self.session.blob(&self.digest, self.at).await {
+            Ok(Some(answer)) => answer,
+            // It has less than was promised.
+            Ok(None) => return Err(End::NoMore),
+            Err(Error::Unreachable { source, .. }) if self.at > 0 => return Err(self.broke_off(source)),
+            Err(error) => return Err(End::Failed(error)),
+        };
+        // A registry that does not know ranges gives what is here once more.
+        let mut skip = match answer.status() {
+            StatusCode::PARTIAL_CONTENT => 0,
+            _ => self.at,
         };
         while self.at < self.size {
-            let Some(chunk) = stream.next().await else {
+            let chunk = answer.chunk().await;
+            let Some(mut chunk) = chunk.map_err(|error| self.broke_off(error.into()))? else {
                 return Ok(());
             };
-            let mut chunk = chunk.map_err(|error| {
-                End::Failed(self.context.interrupted(&self.digest, self.at, self.size, error))
-            })?;
             let known = skip.min(chunk.len() as u64);
             skip -= known;
             // Both fit: they are at most the chunk's length.
@@ -195,7 +186,8 @@ impl Feed {
         Ok(())
     }
 
-    fn broke_off(&self, error: io::Error) -> End {
-        End::Failed(self.context.interrupted(&self.digest, self.at, self.size, error))
+    fn broke_off(&self, source: Box<dyn std::error::Error + Send + Sync>) -> End {
+        let context = &self.session.context;
+        End::Failed(context.interrupted(&self.digest, self.at, self.size, source))
     }
 }

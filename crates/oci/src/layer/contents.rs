@@ -203,8 +203,15 @@ struct PagedFile {
 
 impl PagedFile {
     fn new(file: File) -> PagedFile {
-        let direct = host_os::set_direct(&file, true).is_ok();
-        PagedFile { file, at: 0, direct }
+        let direct = host_os::set_direct(&file, true);
+        if let Err(error) = &direct {
+            tracing::debug!(%error, "writing through the system's cache");
+        }
+        PagedFile {
+            file,
+            at: 0,
+            direct: direct.is_ok(),
+        }
     }
 
     /// Writes whole pages in runs, leaving out those of zeros.
@@ -223,8 +230,10 @@ impl PagedFile {
 
     fn write_run(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         match self.write_at(offset, bytes) {
-            // What this file system or disk refuses to take directly may go through the cache.
-            Err(_) if self.direct => {
+            // What this file system or disk refuses to take directly goes through the cache. Other errors, a
+            // full disk's among them, are the same there.
+            Err(error) if self.direct && is_refusal(&error) => {
+                tracing::debug!(%error, "writing through the system's cache");
                 self.direct = false;
                 host_os::set_direct(&self.file, false).map_err(io::Error::other)?;
                 self.write_at(offset, bytes)
@@ -243,6 +252,14 @@ impl PagedFile {
         self.at = offset + bytes.len() as u64;
         Ok(())
     }
+}
+
+/// Whether an error says that a write cannot be done in this way (open(2), "O_DIRECT").
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported
+    )
 }
 
 /// End of the run of pages from `at` on that are (or are not) all zeros.
@@ -313,6 +330,22 @@ mod tests {
 
         assert!(written.unwrap_err().raw_os_error().is_some());
         assert!(writer.finish().is_err());
+    }
+
+    #[test]
+    fn paged_file_whose_direct_write_is_refused_goes_through_the_cache() {
+        // On the disk of the build: the folder of temporary files may be in memory.
+        let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let path = folder.path().join("contents");
+        let mut file = PagedFile::new(File::create(&path).unwrap());
+
+        // No disk takes one byte directly.
+        file.write_run(0, b"x").unwrap();
+        file.write_run(PAGE, &[7; PAGE as usize]).unwrap();
+
+        assert!(!file.direct);
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!((bytes[0], bytes[PAGE as usize]), (b'x', 7));
     }
 
     #[test]

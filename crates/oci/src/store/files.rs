@@ -6,7 +6,7 @@
 //! layers-1/<diff id>/{entries,contents}    the number is the version of the format
 //! partial/<diff id>.<blob digest>          the beginning of a download that was interrupted
 //! staging/<random>/                        what is being made
-//! locks/{store,names,image-…,layer-…}
+//! locks/{store,names,settle,image-…,layer-…}
 //! ```
 //!
 //! A folder of `images` and `layers-1` appears complete or not at all, by a rename. What was fetched is not

@@ -121,6 +121,8 @@ impl Store {
     /// If the disk refuses.
     pub fn settle(&self) -> Result<()> {
         let _hold = lock::shared(&self.files.lock("store"))?;
+        // Whoever waits here finds done what it came for, and on the disk.
+        let _turn = lock::exclusive(&self.files.lock("settle"))?;
         self.files.settle("layers-1")?;
         self.files.settle("images")?;
         self.files.settle_names()

@@ -141,6 +141,32 @@ fn pull_with_endless_refusals_quotes_their_beginning() {
     }
 }
 
+#[test]
+fn pull_of_layer_that_always_breaks_off_tells_how_far_it_came() {
+    let (fixture, folder) = (Fixture::new(), tempfile::tempdir().unwrap());
+    let (length, layer) = (fixture.layer.len(), Digest::of(&fixture.layer).to_string());
+    let path = format!("/v2/some/thing/blobs/{layer}");
+    let server = Server::start({
+        let path = path.clone();
+        move |request| match request.path == path {
+            true => Answer::broken(&fixture.layer),
+            false => fixture.answer(request),
+        }
+    });
+
+    let error = pull(folder.path(), &server).unwrap_err();
+
+    let told = format!(
+        "broke off after {} of {length} bytes of layer {layer}",
+        length / 2
+    );
+    assert!(error.to_string().contains(&told), "{error}");
+    // It is too small to be kept, so nobody says that it was.
+    assert!(error.to_string().ends_with("try again"), "{error}");
+    let asked = server.paths().iter().filter(|&asked| *asked == path).count();
+    assert_eq!(asked, 5);
+}
+
 /// A registry that wants to be shown a token of its own service, which answers as told.
 fn with_token(service: impl Fn(&Request) -> Answer + Send + Sync + 'static, good: &'static str) -> Server {
     let fixture = Fixture::new();

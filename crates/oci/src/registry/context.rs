@@ -93,23 +93,6 @@ impl Context {
         }
     }
 
-    /// A transfer that broke off.
-    pub(super) fn interrupted(
-        &self,
-        digest: &str,
-        arrived: u64,
-        size: u64,
-        source: Box<dyn std::error::Error + Send + Sync>,
-    ) -> Error {
-        Error::Interrupted {
-            registry: self.registry.clone(),
-            what: format!("layer {digest}"),
-            arrived,
-            size,
-            source,
-        }
-    }
-
     pub(super) fn bad_answer(&self, reason: &str) -> Error {
         Error::Registry {
             registry: self.registry.clone(),

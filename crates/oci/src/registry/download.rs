@@ -1,4 +1,4 @@
-//! Streams of layers that survive a bad network and a kill: what came is kept, the rest is asked for.
+//! Streams of layers that survive a bad network: what is missing is asked for again.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -187,7 +187,13 @@ impl Feed {
     }
 
     fn broke_off(&self, source: Box<dyn std::error::Error + Send + Sync>) -> End {
-        let context = &self.session.context;
-        End::Failed(context.interrupted(&self.digest, self.at, self.size, source))
+        End::Failed(Error::Interrupted {
+            registry: self.session.context.registry.clone(),
+            what: format!("layer {}", self.digest),
+            arrived: self.at,
+            size: self.size,
+            kept: self.keeper.is_kept(),
+            source,
+        })
     }
 }

@@ -58,6 +58,11 @@ impl Keeper {
         Ok((keeper(state), None))
     }
 
+    /// Whether what came is there for the next attempt.
+    pub(super) fn is_kept(&self) -> bool {
+        matches!(self.state, State::Kept(_))
+    }
+
     /// Takes what comes next.
     pub(super) fn keep(&mut self, bytes: &Bytes) -> Result<()> {
         match &mut self.state {

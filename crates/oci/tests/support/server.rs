@@ -45,6 +45,13 @@ impl Answer {
         answer
     }
 
+    /// A body that breaks off at its half.
+    pub(crate) fn broken(body: &[u8]) -> Answer {
+        let mut answer = Answer::ok(body);
+        answer.body.truncate(body.len() / 2);
+        answer
+    }
+
     /// A body of `x` whose length is not told.
     pub(crate) fn endless(status: &str) -> Answer {
         Answer {

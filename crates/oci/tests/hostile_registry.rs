@@ -268,6 +268,25 @@ fn pull_refused_in_spite_of_its_token_ends() {
 }
 
 #[test]
+fn pull_redirected_to_who_wants_a_token_asks_no_service_of_theirs() {
+    let (fixture, folder) = (Fixture::new(), tempfile::tempdir().unwrap());
+    let layer = Digest::of(&fixture.layer).to_string();
+    let other = Server::start(|request| {
+        Answer::challenge(&format!("Bearer realm=\"http://{}/token\"", request.host))
+    });
+    let place = format!("http://{}/layer", other.host);
+    let server = Server::start(move |request| match request.path.contains(&layer) {
+        true => Answer::redirect(&place),
+        false => fixture.answer(request),
+    });
+
+    let error = pull(folder.path(), &server).unwrap_err();
+
+    assert!(matches!(error, Error::Unauthorized { .. }), "{error}");
+    assert_eq!(other.paths(), ["/layer"]);
+}
+
+#[test]
 fn pull_with_useless_token_services_says_what_they_did() {
     for (status, text, part) in [
         ("200 OK", "{}", "gave no token"),

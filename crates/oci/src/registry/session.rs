@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, RANGE};
-use reqwest::{Response, StatusCode};
+use reqwest::{Response, StatusCode, Url};
 
 use super::authorization::Authorization;
 use super::context::Context;
@@ -97,7 +97,7 @@ impl Session {
     async fn get(&self, path: &str, headers: HeaderMap) -> Result<Response> {
         let shown = self.authorization.shown();
         let response = self.send(path, headers.clone(), shown.clone()).await?;
-        if response.status() != StatusCode::UNAUTHORIZED {
+        if response.status() != StatusCode::UNAUTHORIZED || !self.is_own(&response) {
             return Ok(response);
         }
         match self
@@ -108,6 +108,12 @@ impl Session {
             Some(value) if Some(&value) != shown.as_ref() => self.send(path, headers, Some(value)).await,
             _ => Ok(response),
         }
+    }
+
+    /// Whether the registry itself has answered, not somebody it points to: nobody else is to say where the
+    /// credentials go.
+    fn is_own(&self, response: &Response) -> bool {
+        Url::parse(&self.repository).is_ok_and(|own| own.origin() == response.url().origin())
     }
 
     async fn send(

@@ -40,9 +40,17 @@ impl Answer {
 
     /// 401, and what is wanted.
     pub(crate) fn challenge(value: &str) -> Answer {
-        let mut answer = Answer::status("401 Unauthorized", b"{}");
-        answer.head += &format!("WWW-Authenticate: {value}\r\n");
-        answer
+        Answer::status("401 Unauthorized", b"{}").with("WWW-Authenticate", value)
+    }
+
+    /// Another place.
+    pub(crate) fn redirect(url: &str) -> Answer {
+        Answer::status("307 Temporary Redirect", b"").with("Location", url)
+    }
+
+    fn with(mut self, name: &str, value: &str) -> Answer {
+        self.head += &format!("{name}: {value}\r\n");
+        self
     }
 
     /// A body that breaks off at its half.

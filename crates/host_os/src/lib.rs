@@ -1,7 +1,7 @@
 //! The portable face of the operating system.
 //!
-//! **Knows:** how this host makes events, interrupts a thread, names its current boot, gives random bytes and
-//! keeps permissions of files.
+//! **Knows:** how this host makes events, interrupts a thread, names its current boot, gives random bytes,
+//! keeps permissions of files and writes files around its cache.
 //! **Must never know:** guests, devices, images. What differs between systems stays in `sys`.
 //!
 //! `unsafe` is allowed here for calls that `rustix` does not offer: signal handlers and signals to one thread; for
@@ -10,6 +10,7 @@
 mod atomics;
 mod boot_id;
 mod code_memory;
+mod direct;
 mod error;
 mod event;
 mod permissions;
@@ -20,6 +21,7 @@ mod thread_interrupt;
 pub use atomics::{X86_LOAD, X86_STORE, compare_exchange_16};
 pub use boot_id::boot_id;
 pub use code_memory::CodeMemory;
+pub use direct::{DIRECT_ALIGNMENT, set_direct};
 pub use error::Error;
 pub use event::Event;
 pub use permissions::{permission_bits, set_permission_bits};

@@ -69,7 +69,8 @@ pub enum Error {
     },
     /// A transfer broke off and could not be continued.
     #[error(
-        "registry {registry} broke off after {arrived} of {size} bytes of {what}: try again, what came is kept"
+        "registry {registry} broke off after {arrived} of {size} bytes of {what}: try again{}",
+        if *kept { ", what came is kept" } else { "" }
     )]
     Interrupted {
         /// Host and port.
@@ -80,6 +81,8 @@ pub enum Error {
         arrived: u64,
         /// Bytes there should be.
         size: u64,
+        /// Whether the next attempt begins with what came.
+        kept: bool,
         /// What the transport said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },

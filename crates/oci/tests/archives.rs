@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use oci::{Error, Image, ImageConfig, Limits, Platform, Source, Store};
 use support::compare::{assert_same, tree_of_index};
-use support::{Layout, run, shell};
+use support::{Disk, Layout, run, shell};
 
 const POSIX: &[&str] = &["--format=posix"];
 
@@ -429,4 +429,53 @@ fn settled_store_does_not_depend_on_this_boot() {
     store.settle().unwrap();
     assert!(!layer.join("unsettled").exists());
     assert!(find().is_some());
+}
+
+#[test]
+fn import_to_any_file_system_is_what_umoci_unpacks() {
+    let (layout, folder) = (Layout::new(), tempfile::tempdir().unwrap());
+    two_layers(&layout, "t");
+    layout.add_layer("t", POSIX, "head -c 3000000 /dev/urandom > random");
+    let root = layout.unpack("t");
+    let place = |name: &str| folder.path().join(name);
+    let (ext4, ramfs) = (Disk::ext4(&place("ext4"), "64m"), Disk::ramfs(&place("ramfs")));
+    let _others = [
+        Disk::tmpfs(&place("tmpfs"), "64m"),
+        ext4.overlay(&place("over-ext4")),
+        ramfs.overlay(&place("over-ramfs")),
+    ];
+
+    for name in ["ext4", "ramfs", "tmpfs", "over-ext4", "over-ramfs"] {
+        let image = import(&place(name), &layout.source("t")).unwrap();
+
+        assert_same(&image.open_index().unwrap(), &root);
+        store(&place(name)).settle().unwrap();
+    }
+}
+
+#[test]
+fn settle_by_many_at_once_is_done_when_any_returns() {
+    let (layout, folder) = (Layout::new(), tempfile::tempdir().unwrap());
+    two_layers(&layout, "t");
+    let image = import(folder.path(), &layout.source("t")).unwrap();
+    let marks: Vec<PathBuf> = ["layers-1", "images"]
+        .iter()
+        .flat_map(|name| fs::read_dir(folder.path().join("store").join(name)).unwrap())
+        .map(|entry| entry.unwrap().path().join("unsettled"))
+        .collect();
+    let boot = fs::read(&marks[0]).unwrap();
+
+    for _ in 0..20 {
+        marks.iter().for_each(|mark| fs::write(mark, &boot).unwrap());
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    store(folder.path()).settle().unwrap();
+                    assert!(marks.iter().all(|mark| !mark.exists()));
+                });
+            }
+        });
+    }
+
+    assert!(image.open_index().is_ok());
 }

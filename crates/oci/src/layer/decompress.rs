@@ -8,7 +8,7 @@ use super::{IMAGE_FLOOR, LAYER_FLOOR, Limits, Unpacked};
 use crate::digest::{Digest, Hasher};
 
 /// Size of the pieces in which plain bytes travel to the thread that reads the archive.
-pub(crate) const PIECE: usize = 256 << 10;
+pub(crate) const PIECE: usize = 128 << 10;
 
 /// What stops a stream that unpacks to too much.
 #[derive(Clone, Copy)]

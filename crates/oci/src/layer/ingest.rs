@@ -122,7 +122,7 @@ fn judge(
 
 fn read_archive(input: Pieces, limits: Limits, contents: File) -> std::result::Result<Taken, Fault> {
     let mut archive = TarReader::new(input, limits);
-    let mut contents = ContentsWriter::new(contents);
+    let mut contents = ContentsWriter::new(contents).map_err(Fault::Output)?;
     let mut entries = EntriesWriter::new();
     while let Some(mut entry) = archive.next()? {
         let Some(change) = change_of(&mut entry)? else {

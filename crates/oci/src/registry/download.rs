@@ -1,24 +1,24 @@
-//! Streams of layers that survive a bad network and a kill: what came is kept, the rest is asked for.
+//! Streams of layers that survive a bad network: what is missing is asked for again.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
-use oci_client::client::BlobResponse;
-use oci_client::errors::OciDistributionError;
+use reqwest::StatusCode;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-use super::client::{Client, Context};
+use super::client::Client;
+use super::keep::Keeper;
+use super::session::Session;
 use crate::error::{Error, Result};
 use crate::store::{BlobSource, Heard, LayerJob, Stream};
 
-/// Layers smaller than this are not kept while they come: asking again costs as little.
-const MIN_KEPT: u64 = 4 << 20;
-/// Chunks under way between the network and the decoder.
-const CHUNKS: usize = 64;
+/// Chunks under way between the network and the decoder; those of a fast network are 400 KiB each, and more
+/// of them would be out of the processor's caches before they are read.
+const CHUNKS: usize = 6;
 /// Attempts without a byte of progress, and the pause before the second, which doubles.
 const ATTEMPTS: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -32,21 +32,16 @@ impl BlobSource for Downloads<'_> {
     fn open<'a>(&'a self, job: &LayerJob, partial: &Path, mut heard: Heard<'a>) -> Result<Stream<'a>> {
         // Registries promise both for every layer.
         let (digest, size) = job.blob.unwrap_or((job.diff_id, 0));
-        let Partial { kept, keep } = match size >= MIN_KEPT {
-            true => Partial::open(partial, size)?,
-            false => Partial::default(),
-        };
+        let (keeper, kept) = Keeper::open(partial, size)?;
         let resumed = kept.as_ref().map_or(0, |(_, length)| *length);
         heard.resumed(resumed);
         let (sender, receiver) = channel(CHUNKS);
         let feed = Feed {
-            oci: self.client.oci.clone(),
-            reference: self.client.reference.clone(),
-            context: self.client.context.clone(),
+            session: self.client.session.clone(),
             digest: digest.to_string(),
             size,
             at: resumed,
-            keep: keep.map(|file| (file, partial.to_owned())),
+            keeper,
             sender,
         };
         self.client.handle().spawn(feed.run());
@@ -57,38 +52,6 @@ impl BlobSource for Downloads<'_> {
             chunk: Bytes::new(),
             heard,
         }))
-    }
-}
-
-/// What is kept of a layer that was not fetched completely.
-#[derive(Default)]
-struct Partial {
-    /// The beginning for reading, and its length, if there is any.
-    kept: Option<(File, u64)>,
-    /// The same file for appending.
-    keep: Option<File>,
-}
-
-impl Partial {
-    fn open(path: &Path, size: u64) -> Result<Partial> {
-        let keep = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(path)
-            .map_err(Error::io("open", path))?;
-        let length = keep.metadata().map_err(Error::io("look at", path))?.len();
-        if length > size {
-            keep.set_len(0).map_err(Error::io("truncate", path))?;
-            return Ok(Partial {
-                kept: None,
-                keep: Some(keep),
-            });
-        }
-        let kept = File::open(path).map_err(Error::io("open", path))?;
-        Ok(Partial {
-            kept: (length > 0).then_some((kept, length)),
-            keep: Some(keep),
-        })
     }
 }
 
@@ -137,15 +100,12 @@ impl Read for Download<'_> {
 
 /// The task that fetches one layer.
 struct Feed {
-    oci: oci_client::Client,
-    reference: oci_client::Reference,
-    context: Context,
+    session: Arc<Session>,
     digest: String,
     size: u64,
     /// How much was sent, or was there before.
     at: u64,
-    /// Where what comes is kept.
-    keep: Option<(File, PathBuf)>,
+    keeper: Keeper,
     sender: Sender<Result<Bytes>>,
 }
 
@@ -194,28 +154,23 @@ impl Feed {
 
     /// Asks for what is missing and passes it on until the answer ends.
     async fn attempt(&mut self) -> std::result::Result<(), End> {
-        let answer = self
-            .oci
-            .pull_blob_stream_partial(&self.reference, self.digest.as_str(), self.at, None)
-            .await;
-        let (mut stream, mut skip) = match answer {
-            Ok(BlobResponse::Partial(stream)) => (stream.stream, 0),
-            // The registry does not know ranges: what is here comes once more.
-            Ok(BlobResponse::Full(stream)) => (stream.stream, self.at),
-            // Range not satisfiable: it has less than was promised.
-            Err(OciDistributionError::ServerError { code: 416, .. }) => return Err(End::NoMore),
-            Err(OciDistributionError::RequestError(error)) if self.at > 0 => {
-                return Err(self.broke_off(io::Error::other(error)));
-            }
-            Err(error) => return Err(End::Failed(self.context.error(error))),
+        let mut answer = match self.session.blob(&self.digest, self.at).await {
+            Ok(Some(answer)) => answer,
+            // It has less than was promised.
+            Ok(None) => return Err(End::NoMore),
+            Err(Error::Unreachable { source, .. }) if self.at > 0 => return Err(self.broke_off(source)),
+            Err(error) => return Err(End::Failed(error)),
+        };
+        // A registry that does not know ranges gives what is here once more.
+        let mut skip = match answer.status() {
+            StatusCode::PARTIAL_CONTENT => 0,
+            _ => self.at,
         };
         while self.at < self.size {
-            let Some(chunk) = stream.next().await else {
+            let chunk = answer.chunk().await;
+            let Some(mut chunk) = chunk.map_err(|error| self.broke_off(error.into()))? else {
                 return Ok(());
             };
-            let mut chunk = chunk.map_err(|error| {
-                End::Failed(self.context.interrupted(&self.digest, self.at, self.size, error))
-            })?;
             let known = skip.min(chunk.len() as u64);
             skip -= known;
             // Both fit: they are at most the chunk's length.
@@ -224,17 +179,21 @@ impl Feed {
             if chunk.is_empty() {
                 continue;
             }
-            if let Some((file, path)) = &mut self.keep {
-                file.write_all(&chunk)
-                    .map_err(|error| End::Failed(Error::io("write", path)(error)))?;
-            }
+            self.keeper.keep(&chunk).map_err(End::Failed)?;
             self.at += chunk.len() as u64;
             self.sender.send(Ok(chunk)).await.map_err(|_| End::Unwanted)?;
         }
         Ok(())
     }
 
-    fn broke_off(&self, error: io::Error) -> End {
-        End::Failed(self.context.interrupted(&self.digest, self.at, self.size, error))
+    fn broke_off(&self, source: Box<dyn std::error::Error + Send + Sync>) -> End {
+        End::Failed(Error::Interrupted {
+            registry: self.session.context.registry.clone(),
+            what: format!("layer {}", self.digest),
+            arrived: self.at,
+            size: self.size,
+            kept: self.keeper.is_kept(),
+            source,
+        })
     }
 }

@@ -1,8 +1,13 @@
 //! Pulling images from registries (OCI distribution specification).
 
+mod authorization;
 mod client;
+mod context;
 mod credentials;
 mod download;
+mod keep;
+mod runtime;
+mod session;
 
 use std::path::PathBuf;
 use std::sync::Arc;

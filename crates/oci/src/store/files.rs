@@ -6,7 +6,7 @@
 //! layers-1/<diff id>/{entries,contents}    the number is the version of the format
 //! partial/<diff id>.<blob digest>          the beginning of a download that was interrupted
 //! staging/<random>/                        what is being made
-//! locks/{store,names,image-…,layer-…}
+//! locks/{store,names,settle,image-…,layer-…}
 //! ```
 //!
 //! A folder of `images` and `layers-1` appears complete or not at all, by a rename. What was fetched is not
@@ -17,12 +17,15 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 
 const UNSETTLED: &str = "unsettled";
+/// Folders forced to the disk at once.
+const FORCED_AT_ONCE: usize = 8;
 /// Folders of the store.
 const FOLDERS: [&str; 6] = ["names", "images", "layers-1", "partial", "staging", "locks"];
 
@@ -90,11 +93,12 @@ impl Files {
     pub(super) fn publish(&self, stage: Stage, place: &Path) -> Result<()> {
         match &self.boot {
             Some(boot) => write(&stage.path.join(UNSETTLED), boot.as_bytes())?,
-            None => force(&stage.path)?,
+            None => force_content(&stage.path)?,
         }
         // What is there is of another boot, see `is_present`.
         remove_folder(place)?;
-        fs::rename(&stage.path, place).map_err(Error::io("make", place))
+        fs::rename(&stage.path, place).map_err(Error::io("make", place))?;
+        self.force_entry(place)
     }
 
     /// Whether a published folder is there and can be relied on.
@@ -106,20 +110,31 @@ impl Files {
             }
     }
 
-    /// Forces a published folder to the disk.
-    pub(super) fn settle(&self, place: &Path) -> Result<()> {
-        let mark = place.join(UNSETTLED);
-        if !mark.exists() || !self.is_present(place) {
+    /// Forces all published folders in a folder of the store to the disk.
+    pub(super) fn settle(&self, folder: &str) -> Result<()> {
+        let mut places = self.list(folder)?;
+        places.retain(|place| place.join(UNSETTLED).exists() && self.is_present(place));
+        if places.is_empty() {
             return Ok(());
         }
-        if let Err(error) = force(place) {
-            // Another process settled it meanwhile, and took the mark away when all was on the disk.
-            return if mark.exists() { Err(error) } else { Ok(()) };
-        }
-        match fs::remove_file(&mark) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", &mark)(error)),
-            _ => Ok(()),
-        }
+        at_once(&places, force_content)?;
+        // They must be where they are before anything says that they can be relied on.
+        force(&self.root.join(folder))?;
+        at_once(&places, |place| {
+            let mark = place.join(UNSETTLED);
+            match fs::remove_file(&mark) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    Err(Error::io("remove", &mark)(error))
+                }
+                _ => force(place),
+            }
+        })
+    }
+
+    /// Forces all names to the disk, and the store's own folders.
+    pub(super) fn settle_names(&self) -> Result<()> {
+        force_content(&self.root.join("names"))?;
+        force(&self.root)
     }
 
     /// Replaces a small file in one step.
@@ -127,7 +142,19 @@ impl Files {
         let stage = self.stage()?;
         let staged = stage.path.join("file");
         write(&staged, bytes)?;
-        fs::rename(&staged, place).map_err(Error::io("write", place))
+        if self.boot.is_none() {
+            force(&staged)?;
+        }
+        fs::rename(&staged, place).map_err(Error::io("write", place))?;
+        self.force_entry(place)
+    }
+
+    /// Makes sure that what was renamed stays where it is, if that is not done later.
+    fn force_entry(&self, place: &Path) -> Result<()> {
+        match (&self.boot, place.parent()) {
+            (None, Some(parent)) => force(parent),
+            _ => Ok(()),
+        }
     }
 
     /// Names of what is in a folder of the store.
@@ -158,19 +185,42 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     file.write_all(bytes).map_err(Error::io("write", path))
 }
 
-/// Forces a folder, all files in it and its entry in its parent to the disk.
-fn force(folder: &Path) -> Result<()> {
-    let entries = fs::read_dir(folder).map_err(Error::io("list", folder))?;
-    let mut paths = vec![folder.to_owned()];
-    for entry in entries {
-        paths.insert(0, entry.map_err(Error::io("list", folder))?.path());
-    }
-    paths.extend(folder.parent().map(Path::to_owned));
-    paths.iter().try_for_each(|path| {
-        File::open(path)
-            .and_then(|file| file.sync_all())
-            .map_err(Error::io("force to the disk", path))
+/// Does the same to several folders, some of them at once: disks are better at that than at one by one.
+fn at_once(places: &[PathBuf], act: impl Fn(&Path) -> Result<()> + Sync) -> Result<()> {
+    let act = &act;
+    places.chunks(FORCED_AT_ONCE).try_for_each(|places| {
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = places
+                .iter()
+                .map(|place| scope.spawn(move || act(place)))
+                .collect();
+            // The only panics are bugs of this crate; they go on to the caller.
+            threads
+                .into_iter()
+                .try_for_each(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        })
     })
+}
+
+/// Forces all files in a folder to the disk, and that they are there; without the mark, which is to go.
+fn force_content(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).map_err(Error::io("list", folder))? {
+        let path = entry.map_err(Error::io("list", folder))?.path();
+        if !path.ends_with(UNSETTLED) {
+            force(&path)?;
+        }
+    }
+    force(folder)
+}
+
+/// Forces a file or the list of a folder to the disk; what has gone meanwhile need not be.
+fn force(path: &Path) -> Result<()> {
+    match File::open(path).and_then(|file| file.sync_all()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io("force to the disk", path)(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Removes a folder if it is there.

@@ -1,7 +1,7 @@
 //! Locks between processes: advisory locks of whole files, which the system drops when their holder dies.
 //!
-//! Order, from the outside in: `store`, then `layer-…` or `names`, then `image-…`. `store` is held shared by
-//! whoever adds or opens something, and exclusively, without waiting, by the garbage collector. Files of
+//! Order, from the outside in: `store`, then `settle`, `layer-…` or `names`, then `image-…`. `store` is held
+//! shared by whoever adds, settles or opens something, and exclusively, without waiting, by the garbage collector. Files of
 //! `layer-…` and `image-…` locks are removed only under the exclusive `store` lock, and opened only under a
 //! shared one, so nobody locks a file that has no name any more.
 

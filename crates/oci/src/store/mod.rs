@@ -121,12 +121,11 @@ impl Store {
     /// If the disk refuses.
     pub fn settle(&self) -> Result<()> {
         let _hold = lock::shared(&self.files.lock("store"))?;
-        for folder in ["layers-1", "images"] {
-            for place in self.files.list(folder)? {
-                self.files.settle(&place)?;
-            }
-        }
-        Ok(())
+        // Whoever waits here finds done what it came for, and on the disk.
+        let _turn = lock::exclusive(&self.files.lock("settle"))?;
+        self.files.settle("layers-1")?;
+        self.files.settle("images")?;
+        self.files.settle_names()
     }
 
     /// All readable name records with their files.

@@ -19,13 +19,14 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Programs the tests need and the Debian packages they are in.
-const TOOLS: [(&str, &str); 6] = [
+const TOOLS: [(&str, &str); 7] = [
     ("docker-registry", "docker-registry"),
     ("umoci", "umoci"),
     ("skopeo", "skopeo"),
     ("htpasswd", "apache2-utils"),
     ("setfattr", "attr"),
     ("zstd", "zstd"),
+    ("mkfs.ext4", "e2fsprogs"),
 ];
 
 /// Installs what is missing, or fails with its name.
@@ -201,7 +202,8 @@ impl Layout {
         format!("oci:{}:{tag}", self.path().display())
     }
 
-    fn image(&self, tag: &str) -> String {
+    /// The image as umoci takes it.
+    pub fn image(&self, tag: &str) -> String {
         format!("{}:{tag}", self.path().display())
     }
 
@@ -275,34 +277,62 @@ impl Layout {
     }
 }
 
-/// A file system that fills up soon; it is unmounted with the value.
-pub struct SmallDisk {
+/// A file system on a folder, which is made; it is unmounted with the value.
+pub struct Disk {
     path: PathBuf,
 }
 
-impl SmallDisk {
-    /// Mounts one of this size on a folder, which is made.
-    pub fn new(path: &Path, size: &str) -> SmallDisk {
-        fs::create_dir_all(path).unwrap();
-        let disk = SmallDisk {
-            path: path.to_owned(),
+impl Disk {
+    /// In memory, of this size.
+    pub fn tmpfs(path: &Path, size: &str) -> Disk {
+        let options = format!("size={size}");
+        Disk::mount(path, &["-t", "tmpfs", "-o", &options, "none"])
+    }
+
+    /// In memory, without direct writes.
+    pub fn ramfs(path: &Path) -> Disk {
+        Disk::mount(path, &["-t", "ramfs", "none"])
+    }
+
+    /// In a file beside the folder, with direct writes.
+    pub fn ext4(path: &Path, size: &str) -> Disk {
+        let file = path.with_extension("ext4").display().to_string();
+        run("truncate", &["-s", size, &file]);
+        run("mkfs.ext4", &["-q", &file]);
+        Disk::mount(path, &["-o", "loop", &file])
+    }
+
+    /// An overlay whose own files are on this disk.
+    pub fn overlay(&self, path: &Path) -> Disk {
+        let folder = |name| {
+            let folder = self.path.join(name);
+            fs::create_dir(&folder).unwrap();
+            folder.display().to_string()
         };
-        disk.mount(&format!("size={size}"));
-        disk
+        let (lower, upper, work) = (folder("lower"), folder("upper"), folder("work"));
+        let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+        Disk::mount(path, &["-t", "overlay", "-o", &options, "none"])
     }
 
-    pub fn grow(&self, size: &str) {
-        self.mount(&format!("remount,size={size}"));
+    fn mount(path: &Path, arguments: &[&str]) -> Disk {
+        fs::create_dir_all(path).unwrap();
+        run("mount", &[arguments, &[&path.display().to_string()]].concat());
+        Disk {
+            path: path.to_owned(),
+        }
     }
 
-    fn mount(&self, options: &str) {
-        let path = self.path.display().to_string();
-        run("mount", &["-t", "tmpfs", "-o", options, "none", &path]);
+    /// Takes so much of its room, until the file that is given is removed.
+    pub fn fill(&self, size: &str) -> PathBuf {
+        let file = self.path.join("ballast");
+        run("fallocate", &["-l", size, &file.display().to_string()]);
+        file
     }
 }
 
-impl Drop for SmallDisk {
+impl Drop for Disk {
     fn drop(&mut self) {
+        // What stays mounted goes with the machine.
         let _ = Command::new("umount").arg(&self.path).status();
     }
 }

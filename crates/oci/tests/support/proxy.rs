@@ -17,6 +17,8 @@ pub struct Traffic {
     pub resumptions: AtomicU64,
     /// After so many bytes from the registry one connection is cut; 0 for never.
     pub cut_after: AtomicU64,
+    /// After so many bytes from the registry nothing more passes while this stands; 0 for never.
+    pub hold_after: AtomicU64,
     /// Pause in milliseconds after every piece of at most 64 KiB.
     pub pause_ms: AtomicU64,
 }
@@ -71,6 +73,9 @@ fn pass_down(mut server: TcpStream, mut client: TcpStream, traffic: &Traffic) {
     let mut buffer = [0; 64 << 10];
     while let Ok(count) = server.read(&mut buffer) {
         let received = traffic.received.fetch_add(count as u64, Ordering::SeqCst) + count as u64;
+        while is_held(traffic, received) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let cut = traffic.cut_after.load(Ordering::SeqCst);
         if cut > 0 && received > cut {
             traffic.cut_after.store(0, Ordering::SeqCst);
@@ -83,4 +88,9 @@ fn pass_down(mut server: TcpStream, mut client: TcpStream, traffic: &Traffic) {
     }
     let _ = client.shutdown(Shutdown::Both);
     let _ = server.shutdown(Shutdown::Both);
+}
+
+fn is_held(traffic: &Traffic, received: u64) -> bool {
+    let hold = traffic.hold_after.load(Ordering::SeqCst);
+    hold > 0 && received > hold
 }

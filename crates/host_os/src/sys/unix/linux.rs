@@ -1,9 +1,11 @@
 //! Linux.
 
+use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
@@ -70,4 +72,11 @@ pub(crate) fn random_bytes(mut buffer: &mut [u8]) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+pub(crate) fn set_direct(file: &File, on: bool) -> Result<(), Error> {
+    let failed = || Error::os("choose how a file is written");
+    let mut flags = fcntl_getfl(file).map_err(failed())?;
+    flags.set(OFlags::DIRECT, on);
+    fcntl_setfl(file, flags).map_err(failed())
 }

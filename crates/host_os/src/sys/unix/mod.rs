@@ -10,6 +10,6 @@ mod thread;
 #[cfg(target_os = "linux")]
 pub(crate) use code_memory::CodeMemory;
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{Event, boot_id, random_bytes};
+pub(crate) use linux::{Event, boot_id, random_bytes, set_direct};
 pub(crate) use permissions::{permission_bits, set_permission_bits};
 pub(crate) use thread::ThreadId;

@@ -1,8 +1,7 @@
 //! What the guest's kernel says: kept for error messages, and shown where asked.
 
 use std::collections::VecDeque;
-use std::io::Read;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use device_backends::HostEnd;
@@ -15,29 +14,46 @@ const KEPT: usize = 64 << 10;
 /// Just too short for a large page, which the host could else give to the first byte touched.
 const STACK_LEN: usize = 0x1f_0000;
 
-/// Receives console output as it comes.
+/// Receives console output as it comes. Must not ask for what the console said.
 pub type ConsoleSink = Arc<dyn Fn(&[u8]) + Send + Sync>;
 
 /// The last of what a console said. Clones are the same console.
 #[derive(Clone, Default)]
 pub(crate) struct ConsoleLog {
-    kept: Arc<Mutex<VecDeque<u8>>>,
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    kept: VecDeque<u8>,
+    consoles: Vec<(HostEnd, Option<ConsoleSink>)>,
+}
+
+impl Shared {
+    /// Takes what the consoles have said until now.
+    fn catch_up(&mut self) {
+        let mut bytes = [0; 4096];
+        for (console, sink) in &self.consoles {
+            while let count @ 1.. = console.read_available(&mut bytes) {
+                if let Some(sink) = sink {
+                    sink(&bytes[..count]);
+                }
+                self.kept.extend(&bytes[..count]);
+                let excess = self.kept.len().saturating_sub(KEPT);
+                self.kept.drain(..excess);
+            }
+        }
+    }
 }
 
 impl ConsoleLog {
     /// Reads `console` on a thread until it ends.
-    pub(crate) fn follow(&self, mut console: HostEnd, sink: Option<ConsoleSink>) -> Result<JoinHandle<()>> {
-        let kept = self.kept.clone();
+    pub(crate) fn follow(&self, console: HostEnd, sink: Option<ConsoleSink>) -> Result<JoinHandle<()>> {
+        self.lock().consoles.push((console.clone(), sink));
+        let log = self.clone();
         let follow = move || {
-            let mut bytes = [0; 4096];
-            while let Ok(count @ 1..) = console.read(&mut bytes) {
-                if let Some(sink) = &sink {
-                    sink(&bytes[..count]);
-                }
-                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-                kept.extend(&bytes[..count]);
-                let excess = kept.len().saturating_sub(KEPT);
-                kept.drain(..excess);
+            while console.wait_readable() {
+                log.lock().catch_up();
             }
         };
         thread::Builder::new()
@@ -65,14 +81,16 @@ impl ConsoleLog {
             .collect()
     }
 
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lines(&self) -> Vec<String> {
-        let kept: Vec<u8> = self
-            .kept
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .copied()
-            .collect();
+        let mut shared = self.lock();
+        // Whoever asks wants all of it, also what no thread had the time to read.
+        shared.catch_up();
+        let kept: Vec<u8> = shared.kept.iter().copied().collect();
+        drop(shared);
         let text = String::from_utf8_lossy(&kept);
         let printable = |line: &str| line.chars().filter(|c| !c.is_control()).collect::<String>();
         text.lines()

@@ -68,6 +68,17 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes bytes for the host; returns how many.
+    fn take(&self, bytes: &mut [u8]) -> usize {
+        let mut state = self.lock();
+        let was_full = state.to_host.len() == state.capacity;
+        let count = pop_into(&mut state.to_host, bytes);
+        if was_full && count > 0 {
+            wake(state);
+        }
+        count
+    }
+
     fn wait<'a>(&self, guard: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         self.changed.wait(guard).unwrap_or_else(PoisonError::into_inner)
     }
@@ -146,6 +157,24 @@ impl HostEnd {
     pub fn shutdown(&self) {
         self.side.close();
     }
+
+    /// Waits until there is something to read; false where there will never be.
+    pub fn wait_readable(&self) -> bool {
+        let shared = &self.side.0;
+        let mut state = shared.lock();
+        while state.to_host.is_empty() {
+            if state.device_gone || state.host_gone {
+                return false;
+            }
+            state = shared.wait(state);
+        }
+        true
+    }
+
+    /// Reads without waiting; returns how many bytes.
+    pub fn read_available(&self, bytes: &mut [u8]) -> usize {
+        self.side.0.take(bytes)
+    }
 }
 
 impl HostSide {
@@ -166,20 +195,13 @@ impl Drop for HostSide {
 
 impl Read for HostEnd {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let shared = &self.side.0;
-        let mut state = shared.lock();
-        while state.to_host.is_empty() {
-            if state.device_gone || state.host_gone || bytes.is_empty() {
-                return Ok(0);
+        // Another clone may take what this one waited for.
+        while !bytes.is_empty() && self.wait_readable() {
+            if let count @ 1.. = self.read_available(bytes) {
+                return Ok(count);
             }
-            state = shared.wait(state);
         }
-        let was_full = state.to_host.len() == state.capacity;
-        let count = pop_into(&mut state.to_host, bytes);
-        if was_full {
-            wake(state);
-        }
-        Ok(count)
+        Ok(0)
     }
 }
 
@@ -226,6 +248,19 @@ mod tests {
         let mut from_host = [0; 8];
         assert_eq!((&from_guest, device.read(&mut from_host)), (b"abc", 3));
         assert_eq!(&from_host[..3], b"xyz");
+    }
+
+    #[test]
+    fn host_end_reads_what_is_there_without_waiting() {
+        let (device, host) = byte_pipe(8);
+        assert_eq!(host.read_available(&mut [0; 4]), 0);
+        device.write(b"abc");
+        let mut bytes = [0; 8];
+
+        assert!(host.wait_readable());
+        assert_eq!((host.read_available(&mut bytes), &bytes[..3]), (3, &b"abc"[..]));
+        drop(device);
+        assert!(!host.wait_readable());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use crumblecracker::{Library, Platform, PullOptions, PullPolicy};
+use crumblecracker::{Library, Platform, PullOptions, PullPolicy, TraceKind};
 
 use crate::print::{self, Volume};
 use crate::values::{self, VolumeSpec};
@@ -130,6 +130,15 @@ pub(crate) struct Run {
     /// CPU backend to use; `cc doctor` lists them
     #[arg(long, value_name = "NAME")]
     pub(crate) backend: Option<String>,
+    /// Tell what guest code does, line by line on standard error; on the soft backend
+    #[arg(long, value_name = "KIND[,KIND]...", value_delimiter = ',')]
+    pub(crate) trace: Vec<Traced>,
+    /// Write those lines to a file
+    #[arg(long, value_name = "FILE", requires = "trace")]
+    pub(crate) trace_file: Option<PathBuf>,
+    /// Write where the guest's time went to a file, as folded stacks for flame graphs; on the soft backend
+    #[arg(long, value_name = "FILE")]
+    pub(crate) profile: Option<PathBuf>,
     /// The image, then the command and its arguments in place of the image's own
     #[arg(required = true, trailing_var_arg = true, value_name = "IMAGE [COMMAND]")]
     words: Vec<String>,
@@ -182,6 +191,30 @@ impl From<When> for PullPolicy {
             When::Always => Self::Always,
             When::Missing => Self::Missing,
             When::Never => Self::Never,
+        }
+    }
+}
+
+/// The words of `--trace`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Traced {
+    /// Accesses of devices, halts, the end
+    Exits,
+    /// Every block of guest code that is run
+    Blocks,
+    /// Exceptions and interrupts
+    Exceptions,
+    /// Every instruction
+    Instructions,
+}
+
+impl From<Traced> for TraceKind {
+    fn from(traced: Traced) -> Self {
+        match traced {
+            Traced::Exits => Self::Exits,
+            Traced::Blocks => Self::Blocks,
+            Traced::Exceptions => Self::Exceptions,
+            Traced::Instructions => Self::Instructions,
         }
     }
 }
@@ -385,6 +418,15 @@ mod tests {
     }
 
     #[test]
+    fn trace_kinds_are_listed_or_repeated() {
+        let run = run("--trace exits,blocks --trace exceptions --profile out alpine ls");
+
+        assert_eq!(run.trace, [Traced::Exits, Traced::Blocks, Traced::Exceptions]);
+        assert_eq!(run.profile, Some(PathBuf::from("out")));
+        assert_eq!(run.image_and_command(), ("alpine", &["ls".to_owned()][..]));
+    }
+
+    #[test]
     fn interactive_and_tty_with_a_value_can_be_switched_off() {
         let run = run("-i=false --tty=false alpine");
 
@@ -400,6 +442,8 @@ mod tests {
             ("run --timeout 0 alpine", "0"),
             ("run -v nowhere alpine", "nowhere"),
             ("run --cpus 0 alpine", "0"),
+            ("run --trace exits,dreams alpine", "dreams"),
+            ("run --trace-file f alpine", "--trace"),
             ("run", "IMAGE"),
             ("pull", "IMAGE"),
             ("", "--help"),

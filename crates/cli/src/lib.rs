@@ -19,6 +19,7 @@ mod signals;
 mod streams;
 mod terminal;
 mod values;
+mod watch;
 
 use std::env;
 use std::process::ExitCode;

@@ -17,6 +17,7 @@ use crate::attach::{self, Attachment};
 use crate::print::Stderr;
 use crate::progress::Display;
 use crate::values::VolumeSpec;
+use crate::watch::Watch;
 use crate::{environment, terminal};
 
 /// Size of a terminal that does not tell its own.
@@ -26,16 +27,26 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// Runs a command in a new guest; gives its exit status.
 pub(crate) fn run(common: &Common, arguments: &Run) -> Result<u8> {
+    let watch = Watch::begin(arguments)?;
+    let ended = run_watched(common, arguments, &watch);
+    watch.end(ended)
+}
+
+fn run_watched(common: &Common, arguments: &Run, watch: &Watch) -> Result<u8> {
     // What needs no guest is refused before anything is fetched.
     let command = command(arguments)?;
-    let options = instance_options(arguments)?;
+    let options = InstanceOptions {
+        profiler: watch.observation().profiler.clone(),
+        ..instance_options(arguments)?
+    };
     let library = common.library()?;
     let display = Display::new(common.volume());
     let (name, _) = arguments.image_and_command();
     let listener: Arc<dyn Progress> = display.clone();
     let pull = arguments.fetch.options(arguments.pull.into());
     let image = display.step(name, || library.image(name, &pull, &listener), Image::id)?;
-    let backend = crumblecracker::open_backend(arguments.backend.as_deref(), &library)?;
+    let backend = arguments.backend.as_deref();
+    let backend = crumblecracker::open_observed_backend(backend, &library, watch.observation())?;
     settle_in_background(&library);
     let start = || Instance::start(&library, &image, backend, &options, &*display);
     let instance = display.step("guest", start, |_| "it is up".to_owned())?;
@@ -140,6 +151,7 @@ fn instance_options(arguments: &Run) -> Result<InstanceOptions> {
             None
         },
         boot_deadline: arguments.boot_timeout.unwrap_or(usual.boot_deadline),
+        profiler: None,
     })
 }
 

@@ -182,7 +182,7 @@ impl Guest {
         self.write_words(place::PML4 + index(39), [place::HIGH_PDPT | TABLE])?;
         self.write_words(place::HIGH_PDPT + index(30), [place::HIGH_DIRECTORY | TABLE])?;
         let pages = (BLOCKS..BLOCKS_END).step_by(1 << 21);
-        let pages = pages.map(|page| page - BLOCKS + place::BLOCKS | TABLE | LARGE | NO_EXECUTE);
+        let pages = pages.map(|page| (page - BLOCKS + place::BLOCKS) | TABLE | LARGE | NO_EXECUTE);
         self.write_words(place::HIGH_DIRECTORY + index(21), pages)?;
         self.write_words(place::PDPT, [place::DIRECTORY | TABLE])?;
         let first = RUNTIME >> 21;

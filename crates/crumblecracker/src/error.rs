@@ -67,6 +67,9 @@ pub enum Error {
     /// A backend of this name does not exist.
     #[error("there is no CPU backend {0:?}; `doctor` lists them")]
     NoBackend(String),
+    /// Only the CPU in software can be watched.
+    #[error("guests on {0} can be neither traced nor profiled; choose the CPU in software: --backend soft")]
+    NotObservable(&'static str),
     /// The machine cannot be made.
     #[error(transparent)]
     Machine(#[from] machine::Error),

@@ -21,7 +21,7 @@ use crate::plugs::{HostEntropy, PIPE_CAPACITY, plug};
 use crate::post_mortem::PostMortem;
 use crate::session::{Process, Session};
 use crate::user::{Accounts, Credentials};
-use crate::{Error, Image, KernelChoice, Library, Result};
+use crate::{Error, Image, KernelChoice, Library, Profiler, Result};
 
 /// The most that is read of an image's passwd and group.
 const ACCOUNTS_MAX: u64 = 4 << 20;
@@ -58,6 +58,8 @@ pub struct InstanceOptions {
     pub console: Option<ConsoleSink>,
     /// How long the boot may take.
     pub boot_deadline: Duration,
+    /// What gathers where its time goes, to be told which kernel boots; the backend has it as well.
+    pub profiler: Option<Profiler>,
 }
 
 impl Default for InstanceOptions {
@@ -72,6 +74,7 @@ impl Default for InstanceOptions {
             refresh: Refresh::WhenStale,
             console: None,
             boot_deadline: Duration::from_secs(60),
+            profiler: None,
         }
     }
 }
@@ -117,6 +120,9 @@ impl Instance {
         progress: &dyn oci::Progress,
     ) -> Result<Self> {
         let kernel = library.kernel(&options.kernel, options.refresh, progress)?;
+        if let Some(profiler) = &options.profiler {
+            profiler.boots(&kernel);
+        }
         let root = root_tree(image, &options.hostname)?;
         let accounts = Accounts {
             passwd: root.read_file("/etc/passwd", ACCOUNTS_MAX).unwrap_or_default(),

@@ -12,6 +12,8 @@ pub(crate) const EVENT: u32 = 1 << 1;
 pub(crate) const FORGET_WRITES: u32 = 1 << 2;
 /// A device or another vCPU stored to code that this one may have decoded: see [`Attention::take_changed_code`].
 pub(crate) const CODE_CHANGED: u32 = 1 << 3;
+/// Somebody wants to know where guest code is.
+pub(crate) const SAMPLE: u32 = 1 << 4;
 
 /// A word that guest code looks at before every block, and a place to sleep.
 #[derive(Debug)]
@@ -100,6 +102,11 @@ impl Attention {
         self.outside.store(outside, Ordering::SeqCst);
     }
 
+    /// Whether the vCPU is not in guest code.
+    pub(crate) fn is_outside(&self) -> bool {
+        self.outside.load(Ordering::SeqCst)
+    }
+
     /// [`FORGET_WRITES`] was done.
     pub(crate) fn note_forgotten(&self) {
         self.forgotten.fetch_add(1, Ordering::SeqCst);
@@ -114,7 +121,7 @@ impl Attention {
 
     /// Whether what was asked then is done, or will be before the next guest instruction.
     pub(crate) fn has_forgotten(&self, before: u64) -> bool {
-        self.outside.load(Ordering::SeqCst) || self.forgotten.load(Ordering::SeqCst) != before
+        self.is_outside() || self.forgotten.load(Ordering::SeqCst) != before
     }
 
     /// Takes [`FORGET_WRITES`] alone, where it was asked.

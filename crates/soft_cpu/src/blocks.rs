@@ -101,7 +101,7 @@ pub(crate) struct Blocks {
 /// The most instructions of one block.
 const MAX_OPS: usize = 64;
 /// The most blocks that are kept; more, and all are forgotten.
-const MAX_BLOCKS: usize = 128 * 1024;
+const MAX_BLOCKS: usize = 512 * 1024;
 /// The longest instruction in bytes.
 const MAX_LEN: usize = 15;
 
@@ -232,7 +232,22 @@ impl Exec<'_> {
     }
 
     fn run_ops(&mut self, ops: &[Op]) -> Result<(), Exception> {
+        if self.cpu.tracer.is_none() {
+            return self.run_each(ops, |_, _| {});
+        }
+        let result = self.run_each(ops, Self::trace_instruction);
+        self.trace_at(None);
+        result
+    }
+
+    #[inline(always)]
+    fn run_each(
+        &mut self,
+        ops: &[Op],
+        mut before: impl FnMut(&mut Self, &Instruction),
+    ) -> Result<(), Exception> {
         for op in ops {
+            before(self, &op.instruction);
             self.cpu.rip = op.instruction.next_ip();
             if let Err(exception) = (op.handler)(self, &op.instruction) {
                 if !exception.trap {
@@ -299,6 +314,15 @@ impl Exec<'_> {
                 }
                 std::thread::yield_now();
             }
+        }
+    }
+
+    /// What is added to RIP.
+    pub(crate) fn code_base(&self) -> u64 {
+        if self.cpu.mode.bits == 64 {
+            0
+        } else {
+            self.cpu.segment(SegReg::Cs).base
         }
     }
 

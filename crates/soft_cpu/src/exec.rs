@@ -23,7 +23,8 @@ pub(crate) struct Exec<'a> {
 pub(crate) type Handler = fn(&mut Exec<'_>, &Instruction) -> Result<(), Exception>;
 
 /// The handler of an instruction that exists in no profile.
-pub(crate) fn undefined(_: &mut Exec<'_>, _: &Instruction) -> Result<(), Exception> {
+pub(crate) fn undefined(exec: &mut Exec<'_>, instruction: &Instruction) -> Result<(), Exception> {
+    exec.tell_undefined(instruction);
     Err(Exception::UNDEFINED)
 }
 

@@ -16,6 +16,7 @@ mod exception;
 mod exec;
 mod integer;
 mod memory;
+mod observe;
 mod state;
 mod system;
 #[cfg(test)]
@@ -26,5 +27,6 @@ mod vector;
 mod vm;
 mod x87;
 
+pub use observe::{GuestStack, Observation, Sample, Samples, Trace, TraceKind, TraceLines};
 pub use translate::Tiers;
-pub use vm::{open, open_with};
+pub use vm::{open, open_observed, open_with};

@@ -53,6 +53,9 @@ impl Cpu {
             cpuid: leaves,
             blocks: Blocks::default(),
             translations: Translator::default(),
+            tracer: None,
+            sampled: None,
+            undefined: Arc::default(),
         });
         let reset = CpuState::reset(id as u8);
         cpu.set_registers(&reset);

@@ -6,10 +6,11 @@ use std::time::Instant;
 use hypervisor::x86_64::{Activity, CpuState, CpuStateAccess};
 use hypervisor::{Error, GuestIo, Kick, StopReason, Vcpu};
 
-use crate::attention::{Attention, CODE_CHANGED, EVENT, FORGET_WRITES, KICK};
+use crate::attention::{Attention, CODE_CHANGED, EVENT, FORGET_WRITES, KICK, SAMPLE};
 use crate::cpu::{Cpu, SegReg, flags};
 use crate::exception::Exception;
 use crate::exec::Exec;
+use crate::observe::{Tier, TracedIo};
 use crate::system::TripleFault;
 use crate::vm::Shared;
 
@@ -31,10 +32,11 @@ impl Vcpu for SoftVcpu {
         // RAM may have been added since the last run, or written by whoever set the state.
         self.cpu.tlb.flush(false);
         let attention = self.cpu.apic.attention().clone();
+        let traced = TracedIo::around(io, self.cpu.tracer.as_deref());
         let mut exec = Exec {
             cpu: &mut self.cpu,
             memory: &memory,
-            io,
+            io: traced.as_ref().map_or(io, |traced| traced),
         };
         attention.set_outside(false);
         let stopped = exec.run(&attention);
@@ -83,11 +85,16 @@ impl Exec<'_> {
         loop {
             if asked & KICK != 0 {
                 attention.post(asked & !KICK);
+                self.trace_exit("kicked");
                 return StopReason::Kicked;
             }
             match self.attend(asked, attention) {
                 Ok(Next::Execute) => {}
                 Ok(Next::Sleep) => {
+                    self.trace_exit(match self.cpu.activity {
+                        Activity::Halted => "halted",
+                        _ => "waits-to-be-started",
+                    });
                     let deadline = self.cpu.apic.deadline();
                     attention.set_outside(true);
                     attention.sleep(deadline);
@@ -109,12 +116,20 @@ impl Exec<'_> {
 
     /// Guest code, until attention is wanted or may be due.
     fn execute(&mut self, attention: &Attention) -> Result<(), TripleFault> {
+        let one_by_one = self.traces_blocks();
         loop {
             let interrupts = self.takes_interrupts();
             let stepping = self.cpu.events.shadow_sti || self.cpu.events.shadow_mov_ss;
             let result = if stepping || self.is_debugged() {
                 (self.cpu.events.shadow_sti, self.cpu.events.shadow_mov_ss) = (false, false);
+                self.trace_block(Tier::Interpreted);
                 self.run_debugged()
+            } else if one_by_one {
+                if attention.wanted() {
+                    // Translated code would leave at once.
+                    return Ok(());
+                }
+                self.run_one_block(Self::trace_block)
             } else {
                 self.run_hot_block()
             };
@@ -144,6 +159,9 @@ impl Exec<'_> {
             for gpa in attention.take_changed_code() {
                 self.forget_page(gpa);
             }
+        }
+        if asked & SAMPLE != 0 {
+            self.take_sample();
         }
         if asked & EVENT != 0 {
             self.take_signals();
@@ -226,7 +244,8 @@ impl Exec<'_> {
     }
 
     fn shut_down(&self) -> StopReason {
-        tracing::debug!(state = %self.describe(), "triple fault");
+        self.trace_exit("shutdown");
+        tracing::info!("triple fault: {}", self.describe());
         StopReason::Shutdown
     }
 

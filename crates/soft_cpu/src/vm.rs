@@ -14,6 +14,7 @@ use crate::apic::{Apic, Interconnect};
 use crate::attention::{Attention, FORGET_WRITES};
 use crate::cpu::{Cpu, TSC_KHZ, TscClock};
 use crate::memory::Memory;
+use crate::observe::{Observation, Sampler, Trace, TraceKind, Tracer, Undefined};
 use crate::system;
 use crate::translate::Tiers;
 use crate::vcpu::SoftVcpu;
@@ -30,6 +31,21 @@ pub fn open() -> Arc<dyn Hypervisor> {
 
 /// Opens the CPU in software with a choice of how it executes; for tests.
 pub fn open_with(tiers: Tiers) -> Arc<dyn Hypervisor> {
+    open_all(tiers, Observation::default())
+}
+
+/// Opens the CPU in software, its guests watched.
+pub fn open_observed(observation: Observation) -> Arc<dyn Hypervisor> {
+    let by_instruction = |trace: &Trace| trace.has(TraceKind::Instructions);
+    let tiers = if observation.trace.as_ref().is_some_and(by_instruction) {
+        Tiers::Interpreter
+    } else {
+        Tiers::default()
+    };
+    open_all(tiers, observation)
+}
+
+fn open_all(tiers: Tiers, observation: Observation) -> Arc<dyn Hypervisor> {
     let capabilities = Capabilities {
         arch: GuestArch::X86_64,
         max_vcpus: MAX_VCPUS,
@@ -38,12 +54,17 @@ pub fn open_with(tiers: Tiers) -> Arc<dyn Hypervisor> {
         doorbells: false,
         dirty_log: true,
     };
-    Arc::new(SoftCpu { capabilities, tiers })
+    Arc::new(SoftCpu {
+        capabilities,
+        tiers,
+        observation,
+    })
 }
 
 struct SoftCpu {
     capabilities: Capabilities,
     tiers: Tiers,
+    observation: Observation,
 }
 
 impl Hypervisor for SoftCpu {
@@ -57,7 +78,7 @@ impl Hypervisor for SoftCpu {
 
     fn create_vm(&self, config: &VmConfig) -> Result<Arc<dyn Vm>, Error> {
         Ok(Arc::new(SoftVm {
-            shared: Arc::new(Shared::new(config, self.tiers)),
+            shared: Arc::new(Shared::new(config, self.tiers, &self.observation)?),
         }))
     }
 }
@@ -71,18 +92,29 @@ pub(crate) struct Shared {
     /// When the time-stamp counters were 0.
     epoch: Instant,
     tiers: Tiers,
+    trace: Option<Trace>,
+    sampler: Option<Sampler>,
+    undefined: Arc<Undefined>,
 }
 
 impl Shared {
-    fn new(config: &VmConfig, tiers: Tiers) -> Self {
-        Self {
+    fn new(config: &VmConfig, tiers: Tiers, observation: &Observation) -> Result<Self, Error> {
+        let sampler = observation.samples.clone().map(Sampler::start).transpose();
+        let sampler = sampler.map_err(|source| Error::Host {
+            operation: "start the thread that samples the guest",
+            source,
+        })?;
+        Ok(Self {
             vcpus: config.vcpus,
             memory: RwLock::default(),
             interconnect: Arc::default(),
             routes: Mutex::new(vec![None; config.ioapic_lines as usize]),
             epoch: Instant::now(),
             tiers,
-        }
+            trace: observation.trace.clone(),
+            sampler,
+            undefined: Arc::default(),
+        })
     }
 
     /// What is mapped now.
@@ -123,6 +155,14 @@ impl Vm for SoftVm {
         let leaves = for_vcpu(cpuid, index, shared.vcpus);
         let mut cpu = Cpu::new(apic, leaves);
         cpu.translations.hot = shared.tiers.hot();
+        cpu.undefined = shared.undefined.clone();
+        let trace = shared.trace.clone();
+        cpu.tracer = trace.map(|trace| Box::new(Tracer::new(index, trace)));
+        let attention = cpu.apic.attention().clone();
+        cpu.sampled = shared
+            .sampler
+            .as_ref()
+            .map(|sampler| sampler.add(index, attention));
         Ok(Box::new(SoftVcpu::new(cpu, shared.clone())))
     }
 

@@ -47,3 +47,7 @@ pub fn kernel(line: &str, last: &[u8]) -> Vec<u8> {
 pub const HANG: &[u8] = &[0xfa, 0xf4, 0xeb, 0xfd];
 /// `lidt [rsp]` of an empty table would do as well: an undefined instruction without a handler.
 pub const TRIPLE_FAULT: &[u8] = &[0x0f, 0x0b];
+/// A jump to itself.
+pub const SPIN: &[u8] = &[0xeb, 0xfe];
+/// `vaddps zmm0, zmm0, zmm0`: AVX-512, which the CPU in software does not have. Nobody handles the exception.
+pub const OUTSIDE_PROFILE: &[u8] = &[0x62, 0xf1, 0x7c, 0x48, 0x58, 0xc0];

@@ -17,6 +17,7 @@ pub(crate) use tsc::{TSC_KHZ, TscClock};
 use crate::apic::Apic;
 use crate::blocks::Blocks;
 use crate::memory::Tlb;
+use crate::observe::{Sampled, Tracer, Undefined};
 use crate::system::SystemMsrs;
 use crate::translate::{Translator, TranslatorState};
 use crate::vector::VectorState;
@@ -144,6 +145,11 @@ pub(crate) struct Cpu {
     pub(crate) blocks: Blocks,
     /// Translated code.
     pub(crate) translations: Translator,
+    /// Who hears what guest code does, and where it is.
+    pub(crate) tracer: Option<Box<Tracer>>,
+    pub(crate) sampled: Option<Arc<Sampled>>,
+    /// Instructions outside the profile that were told.
+    pub(crate) undefined: Arc<Undefined>,
 }
 
 impl Cpu {

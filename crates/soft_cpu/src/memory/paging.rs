@@ -89,12 +89,7 @@ impl Exec<'_> {
                 shift: 12,
             });
         }
-        let format = match (self.cpu.long_mode(), self.cpu.cr4 & control::CR4_PAE != 0) {
-            (true, _) => &FOUR_LEVEL,
-            (false, true) => &PAE,
-            (false, false) => &LEGACY,
-        };
-        self.walk_tables(format, set, linear, access)
+        self.walk_tables(self.format(), set, linear, access)
     }
 
     fn walk_tables(
@@ -105,12 +100,7 @@ impl Exec<'_> {
         access: Access,
     ) -> Result<Translation, Exception> {
         let fault = |code| Err(self::fault(self, set, linear, access, code));
-        let root = if format.levels.len() == 3 {
-            self.cpu.cr3 & !0x1f
-        } else {
-            self.cpu.cr3
-        };
-        let mut table = root & (ADDRESS | if format.levels.len() == 3 { 0xfe0 } else { 0 });
+        let mut table = self.root(format);
         let mut rights = Rights {
             writable: true,
             user: true,
@@ -140,7 +130,7 @@ impl Exec<'_> {
                 if !directory_pointer {
                     self.mark(at, format.entry, entry, ACCESSED);
                 }
-                table = entry & if format.entry == 4 { 0xffff_f000 } else { ADDRESS };
+                table = next_table(format, entry);
                 continue;
             }
             if !allowed(self, set, access, &rights) {
@@ -158,6 +148,47 @@ impl Exec<'_> {
             });
         }
         fault(0)
+    }
+
+    /// Where `linear` is in physical memory, whoever may access it; looking changes nothing.
+    pub(crate) fn look_up(&self, linear: u64) -> Option<u64> {
+        if self.cpu.cr0 & control::CR0_PG == 0 {
+            return Some(linear & 0xffff_ffff);
+        }
+        let format = self.format();
+        let mut table = self.root(format);
+        for (level, &(shift, bits)) in format.levels.iter().enumerate() {
+            let at = table + (linear >> shift & ((1 << bits) - 1)) * format.entry;
+            let entry = self.memory.ram().load(at, format.entry as usize)?;
+            if entry & PRESENT == 0 {
+                return None;
+            }
+            let last = level + 1 == format.levels.len();
+            let large = !last && entry & LARGE != 0 && self.large_pages(format, level);
+            if last || large {
+                let offset = (1_u64 << shift) - 1;
+                return Some(frame(format, entry, large) & !offset | linear & offset);
+            }
+            table = next_table(format, entry);
+        }
+        None
+    }
+
+    fn format(&self) -> &'static Format {
+        match (self.cpu.long_mode(), self.cpu.cr4 & control::CR4_PAE != 0) {
+            (true, _) => &FOUR_LEVEL,
+            (false, true) => &PAE,
+            (false, false) => &LEGACY,
+        }
+    }
+
+    /// Where the first table is.
+    fn root(&self, format: &Format) -> u64 {
+        if format.levels.len() == 3 {
+            self.cpu.cr3 & !0x1f & (ADDRESS | 0xfe0)
+        } else {
+            self.cpu.cr3 & ADDRESS
+        }
     }
 
     /// Whether an entry of this level can be a page of its own.
@@ -198,6 +229,11 @@ impl Exec<'_> {
         }
         self.memory.mark_dirty(at);
     }
+}
+
+/// The physical address in an entry that leads to another table.
+fn next_table(format: &Format, entry: u64) -> u64 {
+    entry & if format.entry == 4 { 0xffff_f000 } else { ADDRESS }
 }
 
 /// The physical address in an entry that maps a page.

@@ -2,6 +2,7 @@
 
 use super::{PAGE_OFFSET, PAGE_SIZE};
 use crate::exec::Exec;
+use crate::observe::DeviceAccess;
 
 impl Exec<'_> {
     /// Loads 1 to 8 bytes that lie in one page.
@@ -65,14 +66,20 @@ impl Exec<'_> {
     fn device_read(&mut self, gpa: u64, data: &mut [u8]) {
         match self.cpu.apic.page_offset(gpa) {
             Some(offset) => self.cpu.apic.clone().mmio_read(offset, data),
-            None => self.io.mmio_read(gpa, data),
+            None => {
+                self.io.mmio_read(gpa, data);
+                self.trace_access(DeviceAccess::MmioRead(gpa), data);
+            }
         }
     }
 
     fn device_write(&mut self, gpa: u64, data: &[u8]) {
         match self.cpu.apic.page_offset(gpa) {
             Some(offset) => self.cpu.apic.clone().mmio_write(offset, data, self.io),
-            None => self.io.mmio_write(gpa, data),
+            None => {
+                self.trace_access(DeviceAccess::MmioWrite(gpa), data);
+                self.io.mmio_write(gpa, data);
+            }
         }
     }
 }

@@ -91,7 +91,7 @@ const fn no_tag(slot: usize) -> u64 {
     (slot as u64 ^ 1) * PAGE_SIZE
 }
 
-const EMPTY: [Entry; ENTRIES] = {
+static EMPTY: [Entry; ENTRIES] = {
     let mut set = [Entry {
         read_tag: 0,
         write_tag: 0,

@@ -190,12 +190,7 @@ impl Exec<'_> {
 
     fn code_breakpoints(&self) -> u64 {
         let cpu = &*self.cpu;
-        let base = if cpu.mode.bits == 64 {
-            0
-        } else {
-            cpu.segment(SegReg::Cs).base
-        };
-        let linear = cpu.wide_as_linear(base.wrapping_add(cpu.rip));
+        let linear = cpu.wide_as_linear(self.code_base().wrapping_add(cpu.rip));
         cpu.breakpoints()
             .filter(|breakpoint| breakpoint.watched == Watched::Execution && breakpoint.start == linear)
             .fold(0, |hit, breakpoint| hit | breakpoint.bit)

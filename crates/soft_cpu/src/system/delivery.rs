@@ -81,6 +81,7 @@ impl Exec<'_> {
     pub(crate) fn deliver(&mut self, exception: Exception) -> Result<(), TripleFault> {
         let mut exception = exception;
         loop {
+            self.trace_exception(&exception);
             self.note_payload(&exception);
             let breakpoint = exception.vector == DEBUG && exception.payload & DR6_BREAKPOINTS != 0;
             let event = Event {
@@ -102,6 +103,7 @@ impl Exec<'_> {
 
     /// Enters the handler of an interrupt from outside, maskable or not.
     pub(crate) fn deliver_interrupt(&mut self, vector: u8) -> Result<(), TripleFault> {
+        self.trace_interrupt(vector, false);
         let event = Event {
             vector,
             error_code: None,
@@ -115,6 +117,7 @@ impl Exec<'_> {
     /// Enters the handler of an interrupt that an instruction raised; `checked` where its gate must be open to
     /// the program. RIP is behind the instruction.
     pub(super) fn software_interrupt(&mut self, vector: u8, checked: bool) -> Result<(), Exception> {
+        self.trace_interrupt(vector, true);
         self.enter_handler(&Event {
             vector,
             error_code: None,

@@ -6,6 +6,7 @@ use crate::cpu::{Cpu, SegReg, flags};
 use crate::exception::Exception;
 use crate::exec::{Exec, Handler, mask};
 use crate::memory::Access;
+use crate::observe::DeviceAccess;
 
 use hypervisor::x86_64::SegmentAttributes as A;
 
@@ -161,11 +162,14 @@ impl Exec<'_> {
     fn port_in<const S: usize>(&mut self, port: u16) -> u64 {
         let mut bytes = [0; 8];
         self.io.port_read(port, &mut bytes[..S]);
+        self.trace_access(DeviceAccess::PortRead(port), &bytes[..S]);
         u64::from_le_bytes(bytes)
     }
 
     fn port_out<const S: usize>(&mut self, port: u16, value: u64) {
-        self.io.port_write(port, &value.to_le_bytes()[..S]);
+        let bytes = &value.to_le_bytes()[..S];
+        self.trace_access(DeviceAccess::PortWrite(port), bytes);
+        self.io.port_write(port, bytes);
     }
 
     /// #GP where the program may not use these ports: neither RFLAGS.IOPL lets it nor the task's permission map

@@ -84,6 +84,12 @@ pub(super) fn runs_as_itself(instruction: &Instruction, mode: Mode) -> bool {
         && !addresses_by_bit_offset(instruction)
 }
 
+/// Whether `instruction` runs as itself without an access to memory, so that nothing can come between it and the next.
+pub(super) fn only_computes(instruction: &Instruction, mode: Mode) -> bool {
+    let memory = (0..instruction.op_count()).any(|operand| instruction.op_kind(operand) == OpKind::Memory);
+    runs_as_itself(instruction, mode) && (!memory || instruction.mnemonic() == Mnemonic::Lea)
+}
+
 /// What touches state that is not in host registers while translated code runs, faults where the guest must not
 /// see it, or has its operand where only it knows.
 fn is_special(mnemonic: Mnemonic) -> bool {
@@ -196,14 +202,18 @@ fn uses_vectors_unseen(mnemonic: Mnemonic) -> bool {
     )
 }
 
-fn vector_allowed(instruction: &Instruction, mode: Mode) -> bool {
-    let vex = instruction.encoding() == EncodingKind::VEX;
+/// Whether the host needs the guest's vector registers or MXCSR for it.
+pub(super) fn uses_vectors(instruction: &Instruction) -> bool {
     let touches = |register: Register| register.is_xmm() || register.is_ymm();
-    let vector = uses_vectors_unseen(instruction.mnemonic())
+    uses_vectors_unseen(instruction.mnemonic())
         || (0..instruction.op_count()).any(|index| {
             instruction.op_kind(index) == OpKind::Register && touches(instruction.op_register(index))
-        });
-    match (vector, vex) {
+        })
+}
+
+fn vector_allowed(instruction: &Instruction, mode: Mode) -> bool {
+    let vex = instruction.encoding() == EncodingKind::VEX;
+    match (uses_vectors(instruction), vex) {
         (false, _) => true,
         (true, false) => mode.vector != VectorMode::Handlers,
         (true, true) => mode.vector == VectorMode::Avx && host_has_avx(),

@@ -3,7 +3,7 @@
 //! Between blocks, and whenever an instruction can leave translated code, they are in memory as `SETO AL` and `LAHF`
 //! give them. Inside a block they stay in the host's own flags as long as nothing else needs those.
 
-use iced_x86::{Instruction, RflagsBits};
+use iced_x86::{Instruction, OpKind, RflagsBits};
 
 use super::assembler::{Assembler, RAX, RSP};
 use super::layout;
@@ -45,8 +45,10 @@ pub(super) fn load(asm: &mut Assembler) {
 /// What an instruction does to them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Use {
-    /// It needs the old ones: it reads some, or leaves some as they are.
-    pub(super) needs: bool,
+    /// It reads some.
+    pub(super) reads: bool,
+    /// It may leave some as they are.
+    pub(super) keeps: bool,
     /// It changes some.
     pub(super) changes: bool,
 }
@@ -54,27 +56,28 @@ pub(super) struct Use {
 impl Use {
     pub(super) fn of(instruction: &Instruction) -> Self {
         let modified = instruction.rflags_modified() & STATUS;
-        let reads = instruction.rflags_read() & STATUS != 0;
-        // A count of zero leaves all flags alone, whatever the table says.
-        let partial = modified != 0 && (modified != STATUS || is_shift(instruction));
         Self {
-            needs: reads || partial,
+            reads: instruction.rflags_read() & STATUS != 0,
+            keeps: modified != STATUS || may_shift_by_nothing(instruction),
             changes: modified != 0,
         }
     }
 
     /// Whether the flags before `instruction` are lost with it.
     pub(super) fn overwrites(self) -> bool {
-        self.changes && !self.needs
+        self.changes && !self.keeps && !self.reads
     }
 }
 
-fn is_shift(instruction: &Instruction) -> bool {
+/// A count of zero leaves all flags alone, whatever the table says (Intel SDM vol. 2, SAL/SAR/SHL/SHR, "Flags Affected").
+fn may_shift_by_nothing(instruction: &Instruction) -> bool {
     use iced_x86::Mnemonic as M;
-    matches!(
-        instruction.mnemonic(),
-        M::Shl | M::Sal | M::Shr | M::Sar | M::Rol | M::Ror | M::Rcl | M::Rcr | M::Shld | M::Shrd
-    )
+    let count = match instruction.mnemonic() {
+        M::Shl | M::Sal | M::Shr | M::Sar | M::Rol | M::Ror | M::Rcl | M::Rcr => 1,
+        M::Shld | M::Shrd => 2,
+        _ => return false,
+    };
+    instruction.op_kind(count) != OpKind::Immediate8 || instruction.immediate8() & 31 == 0
 }
 
 /// The flags as RFLAGS has them, from the form in memory.

@@ -31,6 +31,7 @@ pub(super) const PLACE: i32 = behind(STATE + offset_of!(TranslatorState, place))
 pub(super) const OP: i32 = behind(STATE + offset_of!(TranslatorState, op));
 pub(super) const LINK: i32 = behind(STATE + offset_of!(TranslatorState, link));
 pub(super) const PAGE: i32 = behind(STATE + offset_of!(TranslatorState, page));
+pub(super) const VECTORS_HELD: i32 = behind(STATE + offset_of!(TranslatorState, vectors_held));
 pub(super) const WAITING: i32 = behind(STATE + offset_of!(TranslatorState, waiting));
 pub(super) const HOST_MXCSR: i32 = behind(STATE + offset_of!(TranslatorState, host_mxcsr));
 

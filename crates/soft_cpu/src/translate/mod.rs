@@ -38,9 +38,10 @@ use crate::cpu::{Cpu, Mode, TlbSet};
 use crate::exception::Exception;
 use crate::exec::Exec;
 use crate::memory::{PAGE_OFFSET, PAGE_SIZE};
+use crate::observe::Tier;
 
 /// [`Translator::hot`] as users get it.
-const HOT: u32 = 12;
+const HOT: u32 = 4;
 
 /// How guest code is executed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -179,6 +180,20 @@ impl Exec<'_> {
         self.enter(entries.polled)
     }
 
+    /// As [`Exec::run_hot_block`], but for one block alone: nothing leads from its code to another's.
+    pub(crate) fn run_one_block(&mut self, before: impl FnOnce(&Self, Tier)) -> Result<(), Exception> {
+        (self.cpu.translator.link, self.cpu.translator.page) = (NO_LINK, NO_PAGE);
+        self.check_modes();
+        let slot = self.find_block()?;
+        let Some(entries) = self.entries_of(slot) else {
+            before(self, Tier::Interpreted);
+            return self.run_found_block(slot);
+        };
+        self.note_pages(slot);
+        before(self, Tier::Translated);
+        self.enter(entries.polled)
+    }
+
     /// The pages of this block were just looked up, and are where they were.
     fn note_pages(&mut self, slot: usize) {
         let Some(block) = self.cpu.blocks.block_mut(slot) else {
@@ -313,18 +328,12 @@ impl Exec<'_> {
         }
         let decoder = iced_x86::Decoder::with_ip(64, &bytes[..len], target, iced_x86::DecoderOptions::NONE);
         for instruction in decoder.into_iter().take(LOOK_AHEAD) {
-            let plain = eligible::runs_as_itself(&instruction, self.cpu.mode);
-            let memory = (0..instruction.op_count())
-                .any(|operand| instruction.op_kind(operand) == iced_x86::OpKind::Memory);
-            if !plain || memory && instruction.mnemonic() != iced_x86::Mnemonic::Lea {
+            if !eligible::only_computes(&instruction, self.cpu.mode) {
                 return false;
             }
             let flags = flags::Use::of(&instruction);
-            if flags.overwrites() {
-                return true;
-            }
-            if flags.needs {
-                return false;
+            if flags.reads || flags.overwrites() {
+                return flags.overwrites();
             }
         }
         false

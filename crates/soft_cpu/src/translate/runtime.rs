@@ -21,6 +21,8 @@ pub(super) struct Runtime {
     /// Called with everything in its place, the numbers of a block and of an instruction in it behind the call: has a
     /// handler execute that, then returns behind the numbers, or leaves.
     pub(super) slow: u64,
+    /// Called where guest vector registers and MXCSR are wanted in the host's and are not there. Keeps the flags.
+    pub(super) load_vectors: u64,
 }
 
 /// Registers that a function of the System V ABI must keep.
@@ -38,11 +40,13 @@ impl Runtime {
         leave(&mut asm);
         let exit_by = exit_by(&mut asm);
         let slow = slow(&mut asm, handler);
+        let load_vectors = load_vectors(&mut asm);
         let runtime = Self {
             enter,
             exit,
             exit_by,
             slow,
+            load_vectors,
         };
         (runtime, asm.bytes().to_vec())
     }
@@ -64,16 +68,25 @@ fn enter(asm: &mut Assembler) -> u64 {
     address
 }
 
-/// Guest state from the `Cpu` into its registers.
+/// General registers from the `Cpu` to where translated code has them. Vector registers come when they are wanted.
 fn load_guest(asm: &mut Assembler) {
-    let avx = host_has_avx();
-    asm.ldmxcsr(RSP, layout::MXCSR);
-    for number in 0..16 {
-        asm.vector(avx, false, number as u8, layout::vector(number));
-    }
     for (number, register) in held() {
         asm.load(register, RSP, layout::gpr(number));
     }
+}
+
+fn load_vectors(asm: &mut Assembler) -> u64 {
+    let address = asm.here();
+    let avx = host_has_avx();
+    // The return address is where RSP points.
+    const CPU: i32 = 8;
+    asm.ldmxcsr(RSP, layout::MXCSR + CPU);
+    for number in 0..16 {
+        asm.vector(avx, false, number as u8, layout::vector(number) + CPU);
+    }
+    asm.store_imm32(RSP, layout::VECTORS_HELD + CPU, 1);
+    asm.ret();
+    address
 }
 
 /// Guest state from its registers into the `Cpu`, and vector registers as native code wants them.
@@ -82,6 +95,9 @@ fn store_guest(asm: &mut Assembler) {
     for (number, register) in held() {
         asm.store(RSP, layout::gpr(number), register);
     }
+    asm.cmp32_memory(RSP, layout::VECTORS_HELD, 0);
+    let elsewhere = asm.jcc_forward(Condition::Equal);
+    asm.store_imm32(RSP, layout::VECTORS_HELD, 0);
     for number in 0..16 {
         asm.vector(avx, true, number as u8, layout::vector(number));
     }
@@ -90,6 +106,7 @@ fn store_guest(asm: &mut Assembler) {
     if avx {
         asm.vzeroupper();
     }
+    asm.land(elsewhere);
 }
 
 /// Returns to who called `enter`; guest state is in the `Cpu`.

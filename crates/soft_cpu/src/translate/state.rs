@@ -58,6 +58,8 @@ pub(crate) struct TranslatorState {
     pub(crate) link: u32,
     /// The code page that was not known to be where it was, by its number; [`NO_PAGE`] where none.
     pub(crate) page: u32,
+    /// Not 0 while guest vector registers and MXCSR are in the host's.
+    pub(crate) vectors_held: u32,
     /// MXCSR for everything that is not guest code.
     pub(crate) host_mxcsr: u32,
     /// Not 0 while an interrupt waits for RFLAGS.IF.
@@ -90,6 +92,7 @@ impl TranslatorState {
             op: 0,
             link: NO_LINK,
             page: NO_PAGE,
+            vectors_held: 0,
             host_mxcsr: 0x1f80,
             waiting: 0,
             exec: 0,

@@ -11,8 +11,8 @@ use crate::images::Images;
 use crate::lab::{self, LabCommand, Output};
 use crate::workspace::{self, Executable};
 
-/// A test program about the CPU in software, which would prove nothing in the lab and take an hour there.
-const SOFTWARE_ONLY: &str = "userland";
+/// Test programs about the CPU in software, which would prove nothing in the lab and take an hour there.
+const SOFTWARE_ONLY: &[&str] = &["tracing", "userland"];
 /// One that compares hardware with the CPU in software, whose own conformance its crate tests.
 const HARDWARE_ONLY: &str = "conformance";
 /// Time for one lab, its boot included.
@@ -97,7 +97,7 @@ fn is_called(program: &Executable, name: &str) -> bool {
 fn in_lab(programs: &[Executable], env: &[(String, String)], filter: Option<&str>) -> Result<Totals> {
     let mut left: Vec<&Executable> = programs
         .iter()
-        .filter(|program| !is_called(program, SOFTWARE_ONLY))
+        .filter(|program| !SOFTWARE_ONLY.iter().any(|name| is_called(program, name)))
         .collect();
     let mut totals = Totals::default();
     for lab in 1..=LABS {

@@ -108,6 +108,12 @@ impl Lowering<'_> {
 
     pub(super) fn slow_path(&mut self, from: Vec<Forward>, op: u32) {
         let resume = Some((self.asm.here(), self.flags != Flags::Memory));
-        self.slow.push(SlowPath { from, op, resume });
+        let vectors = self.vectors;
+        self.slow.push(SlowPath {
+            from,
+            op,
+            resume,
+            vectors,
+        });
     }
 }

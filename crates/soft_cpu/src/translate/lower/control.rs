@@ -26,6 +26,7 @@ impl Lowering<'_> {
                     from,
                     op: index,
                     resume: None,
+                    vectors: false,
                 });
                 self.exit_to(target);
             }
@@ -44,6 +45,7 @@ impl Lowering<'_> {
                     from,
                     op: index,
                     resume: None,
+                    vectors: false,
                 });
                 self.exit_indirect(index, 8 + i32::from(extra));
             }
@@ -95,6 +97,7 @@ impl Lowering<'_> {
             from,
             op: index,
             resume: None,
+            vectors: false,
         });
         self.exit_indirect(index, 0);
         true

@@ -33,16 +33,21 @@ impl Lowering<'_> {
         // With a register in T1 the address is in T0 alone.
         let folded = !spilled.registers.is_empty();
         let flags = Use::of(instruction);
+        let wants_flags =
+            flags.reads || flags.changes && flags.keeps && !self.flags_die_unseen(index as usize + 1);
         let constant_address = instruction.is_ip_rel_memory_operand()
             || instruction.memory_base() == Register::None && instruction.memory_index() == Register::None;
         let based = !matches!(
             segment_register(instruction.memory_segment()),
             SegReg::Fs | SegReg::Gs
         );
-        let whole = folded || flags.needs || constant_address && based;
+        let whole = folded || wants_flags || constant_address && based;
         let Some(code) = self.encode(instruction, &spilled, has_memory, whole) else {
             return false;
         };
+        if eligible::uses_vectors(instruction) {
+            self.want_vectors();
+        }
         if has_memory {
             let size = instruction.memory_size().size();
             let write = memory.is_some_and(writes);
@@ -56,17 +61,24 @@ impl Lowering<'_> {
             if whole {
                 self.fold(address);
             }
-            self.execute(&code, flags, &spilled, &[T1]);
+            self.execute(&code, wants_flags, flags.changes, &spilled, &[T1]);
             self.slow_path(misses, index);
         } else {
-            self.execute(&code, flags, &spilled, &[T0, T1]);
+            self.execute(&code, wants_flags, flags.changes, &spilled, &[T0, T1]);
         }
         true
     }
 
     /// The encoded instruction, with what it wants before and after.
-    fn execute(&mut self, code: &[u8], flags: Use, spilled: &Spilled, spares: &[Reg]) {
-        if flags.needs {
+    fn execute(
+        &mut self,
+        code: &[u8],
+        wants_flags: bool,
+        changes_flags: bool,
+        spilled: &Spilled,
+        spares: &[Reg],
+    ) {
+        if wants_flags {
             self.want_flags();
         }
         for (register, &spare) in spilled.registers.iter().zip(spares) {
@@ -80,7 +92,7 @@ impl Lowering<'_> {
                 self.asm.store(RSP, layout::gpr(register.number), spare);
             }
         }
-        if flags.changes {
+        if changes_flags {
             self.flags = Flags::Host;
         }
     }

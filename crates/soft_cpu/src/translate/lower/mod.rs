@@ -14,7 +14,7 @@ use iced_x86::{Encoder, Instruction, InstructionInfoFactory, Mnemonic, OpKind};
 
 use super::assembler::{Alu, Assembler, Condition, Forward, RAX, RDX, RSP, Reg};
 use super::eligible;
-use super::flags::{self, Flags};
+use super::flags::{self, Flags, Use};
 use super::layout;
 use super::registers::{STACK, T0, T1, host};
 use super::runtime::Runtime;
@@ -91,14 +91,19 @@ struct SlowPath {
     op: u32,
     /// Where to go on, and whether the flags are to be in the host's there; nowhere after a control transfer.
     resume: Option<(u64, bool)>,
+    /// Vector registers are to be in the host's where it goes on.
+    vectors: bool,
 }
 
 struct Lowering<'a> {
     context: &'a Context<'a>,
+    ops: &'a [Op],
     asm: Assembler,
     encoder: Encoder,
     info: InstructionInfoFactory,
     flags: Flags,
+    /// The block has seen to it that vector registers are in the host's.
+    vectors: bool,
     slow: Vec<SlowPath>,
     links: Vec<LinkSite>,
     start: u64,
@@ -115,14 +120,16 @@ enum Address {
 }
 
 /// Translates a block.
-pub(super) fn lower(ops: &[Op], context: &Context<'_>) -> Lowered {
+pub(super) fn lower<'a>(ops: &'a [Op], context: &'a Context<'a>) -> Lowered {
     let start = ops[0].instruction.ip();
     let mut lowering = Lowering {
         context,
+        ops,
         asm: Assembler::new(context.base),
         encoder: Encoder::new(64),
         info: InstructionInfoFactory::new(),
         flags: Flags::Memory,
+        vectors: false,
         slow: Vec::new(),
         links: Vec::new(),
         start,
@@ -190,6 +197,9 @@ impl Lowering<'_> {
             self.call_handler(path.op);
             match path.resume {
                 Some((address, in_host)) => {
+                    if path.vectors {
+                        self.asm.call(self.context.runtime.load_vectors);
+                    }
                     if in_host {
                         flags::load(&mut self.asm);
                     }
@@ -238,6 +248,7 @@ impl Lowering<'_> {
     fn by_handler(&mut self, index: u32, op: &Op) -> bool {
         self.clobber_flags();
         self.call_handler(index);
+        self.vectors = false;
         !op.leaves
     }
 
@@ -255,6 +266,21 @@ impl Lowering<'_> {
             flags::save(&mut self.asm);
         }
         self.flags = Flags::Memory;
+    }
+
+    /// Whether the instructions from number `first` on overwrite all flags before anything can see them.
+    fn flags_die_unseen(&self, first: usize) -> bool {
+        for op in self.ops.get(first..).unwrap_or_default() {
+            let instruction = &op.instruction;
+            if !op.defined || !eligible::only_computes(instruction, self.context.mode) {
+                return false;
+            }
+            let flags = Use::of(instruction);
+            if flags.reads || flags.overwrites() {
+                return flags.overwrites();
+            }
+        }
+        false
     }
 
     /// The next instruction wants the guest's flags in the host's.
@@ -275,6 +301,18 @@ impl Lowering<'_> {
     }
 
     // Registers.
+
+    /// The next instruction wants vector registers in the host's.
+    fn want_vectors(&mut self) {
+        if !self.vectors {
+            self.clobber_flags();
+            self.asm.cmp32_memory(RSP, layout::VECTORS_HELD, 0);
+            let held = self.asm.jcc_forward(Condition::NotEqual);
+            self.asm.call(self.context.runtime.load_vectors);
+            self.asm.land(held);
+            self.vectors = true;
+        }
+    }
 
     /// The host register with guest register `number`, loaded into `spare` where it lives in memory.
     fn held(&mut self, number: usize, spare: Reg) -> Reg {
@@ -387,6 +425,7 @@ impl Lowering<'_> {
                 let number = instruction.op0_register().number();
                 self.push(index, |lowering| lowering.held(number, T1));
             }
+            C::Push_rm64 if instruction.op0_kind() == OpKind::Memory => self.push_memory(index, instruction),
             C::Pushq_imm8 | C::Pushq_imm32 => {
                 let value = instruction.immediate(0);
                 self.push(index, |lowering| {
@@ -421,6 +460,24 @@ impl Lowering<'_> {
         self.fold(address);
         let value = value(self);
         self.asm.store(T0, 0, value);
+        self.asm.lea(true, STACK, Some(STACK), None, -8);
+        self.slow_path(misses, index);
+    }
+
+    /// `PUSH` of a memory operand, which need not be where the host could push it from.
+    fn push_memory(&mut self, index: u32, instruction: &Instruction) {
+        self.clobber_flags();
+        let constant = self.linear(instruction);
+        let (address, mut misses) = self.look_up(constant, 8, false, 1);
+        self.fold(address);
+        self.asm.load(T0, T0, 0);
+        self.asm.store(RSP, layout::TARGET, T0);
+        self.asm.lea(true, T0, Some(STACK), None, -8);
+        let (address, more) = self.look_up(None, 8, true, 1);
+        misses.extend(more);
+        self.fold(address);
+        self.asm.load(T1, RSP, layout::TARGET);
+        self.asm.store(T0, 0, T1);
         self.asm.lea(true, STACK, Some(STACK), None, -8);
         self.slow_path(misses, index);
     }

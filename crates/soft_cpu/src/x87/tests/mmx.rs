@@ -231,11 +231,11 @@ fn conversion_of_too_much_unmasked_is_a_simd_exception() {
     let mut bench = bench();
     bench.cpu.vector.registers[1].0 = [0x7f80_0000, 0, 0, 0];
     bench.cpu.vector.mxcsr = 0x1f00;
-    let before = mm(&bench, 3);
 
     assert_eq!(bench.run(&[0x0f, 0x2d, 0xd9]), Err(Exception::SIMD));
     assert_eq!(bench.cpu.vector.mxcsr, 0x1f01);
-    assert_eq!(mm(&bench, 3), before);
+    // The x87 is turned all the same: seen on Zen.
+    assert_eq!(mm(&bench, 3), B);
 
     bench.cpu.cr4 &= !cr::CR4_OSXMMEXCPT;
     assert_eq!(bench.run(&[0x0f, 0x2d, 0xd9]), Err(Exception::UNDEFINED));

@@ -16,6 +16,7 @@ pub mod fuzz;
 mod generate;
 mod guest;
 mod harness;
+pub mod hostile;
 mod layout;
 mod native;
 mod random;

@@ -8,6 +8,7 @@ use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use cpu_tests::Tiers;
 use cpu_tests::fuzz::Tester;
+use cpu_tests::hostile::Hostile;
 
 /// Compares the CPU in software with the host's processor, case by case.
 #[derive(Parser)]
@@ -30,6 +31,9 @@ struct Arguments {
     /// Only instructions whose code's name contains this, as in `Vaddps`.
     #[arg(long, default_value = "")]
     only: String,
+    /// Only hostile page tables, compared between tiers; the host has no part in it.
+    #[arg(long)]
+    hostile: bool,
     /// Show one difference for each kind of instruction, and how many there were.
     #[arg(long)]
     count: bool,
@@ -44,6 +48,7 @@ enum Tier {
 
 /// Cases between two looks at the clock.
 const STEP: usize = 1 << 14;
+const HOSTILE_STEP: usize = 1 << 8;
 
 fn main() -> ExitCode {
     match compare(&Arguments::parse()) {
@@ -68,6 +73,9 @@ fn compare(arguments: &Arguments) -> Result<bool> {
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
     let seed = arguments.seed.unwrap_or(now.as_nanos() as u64);
+    if arguments.hostile {
+        return hostile(arguments, seed);
+    }
     let mut tester = Tester::only(&tiers, &arguments.only)?;
     let began = Instant::now();
     let (mut done, mut found) = (0, Vec::new());
@@ -104,4 +112,22 @@ fn compare(arguments: &Arguments) -> Result<bool> {
         found.iter().for_each(|difference| print!("{}", difference.text));
     }
     Ok(found.is_empty())
+}
+
+/// Whether the tiers agreed.
+fn hostile(arguments: &Arguments, seed: u64) -> Result<bool> {
+    let mut hostile = Hostile::new()?;
+    let began = Instant::now();
+    let limit = arguments.seconds.map(Duration::from_secs);
+    let mut done = 0;
+    let mut found = None;
+    while found.is_none() && limit.map_or(done < arguments.cases, |limit| began.elapsed() < limit) {
+        let step = HOSTILE_STEP.min(if limit.is_some() { HOSTILE_STEP } else { arguments.cases - done });
+        found = hostile.run(seed.wrapping_add(done as u64), step)?;
+        done += step;
+    }
+    let rate = done as f64 / began.elapsed().as_secs_f64();
+    eprintln!("hostile cases from seed {seed}: {done}, {rate:.0} a second");
+    found.iter().for_each(|difference| println!("{difference}"));
+    Ok(found.is_none())
 }

@@ -272,6 +272,12 @@ impl Assembler {
         self.raw(&[0xc1, 0xe0 | reg & 7, count]);
     }
 
+    /// `sar reg, count` of 64 bits.
+    pub(super) fn sar(&mut self, reg: Reg, count: u8) {
+        self.rex(true, 0, 0, reg);
+        self.raw(&[0xc1, 0xf8 | reg & 7, count]);
+    }
+
     /// `sar reg, 63`.
     pub(super) fn sign(&mut self, wide: bool, reg: Reg) {
         self.rex(wide, 0, 0, reg);

@@ -47,7 +47,7 @@ impl Lowering<'_> {
                     resume: None,
                     vectors: false,
                 });
-                self.exit_indirect();
+                self.exit_indirect(index, 8 + i32::from(extra));
             }
             C::Jmp_rm64 | C::Call_rm64 => return self.indirect(index, instruction),
             _ if instruction.is_jcc_short_or_near() && instruction.op0_kind() == OpKind::NearBranch64 => {
@@ -87,6 +87,8 @@ impl Lowering<'_> {
             from.extend(misses);
         }
         if call {
+            // What was pushed could not be taken back.
+            from.push(self.no_code_at_target());
             self.asm.store(RSP, layout::TARGET, T0);
             from.extend(self.push_return(instruction.next_ip()));
             self.asm.load(T0, RSP, layout::TARGET);
@@ -97,7 +99,7 @@ impl Lowering<'_> {
             resume: None,
             vectors: false,
         });
-        self.exit_indirect();
+        self.exit_indirect(index, 0);
         true
     }
 
@@ -137,8 +139,18 @@ impl Lowering<'_> {
         }
     }
 
-    /// Goes on where [`T0`] says.
-    pub(super) fn exit_indirect(&mut self) {
+    /// Jumps where the address in [`T0`] is not canonical: the transfer itself faults then.
+    fn no_code_at_target(&mut self) -> Forward {
+        self.asm.mov(T1, T0);
+        self.asm.sar(T1, 47);
+        self.asm.alu_imm(false, Alu::Add, T1, 1);
+        self.asm.alu_imm(false, Alu::Cmp, T1, 1);
+        self.asm.jcc_forward(Condition::Above)
+    }
+
+    /// Goes on where [`T0`] says. Where no code can be, the stack pointer goes back by `popped` bytes, and the
+    /// interpreter does it again.
+    fn exit_indirect(&mut self, index: u32, popped: i32) {
         let jumps = layout::jumps(self.context.mode.set);
         self.asm.mov32(T1, T0);
         self.asm.shr32(T1, JUMP_SHIFT);
@@ -154,6 +166,17 @@ impl Lowering<'_> {
         let miss = self.asm.jcc_forward(Condition::NotEqual);
         self.asm.jmp_memory(RSP, Some(T1), jumps + 8);
         self.asm.land(miss);
+        let nowhere = self.no_code_at_target();
         self.asm.jmp(self.context.runtime.exit);
+        self.asm.land(nowhere);
+        if popped != 0 {
+            self.asm.lea(true, STACK, Some(STACK), None, -popped);
+        }
+        let from = vec![self.asm.jmp_forward()];
+        self.slow.push(SlowPath {
+            from,
+            op: index,
+            resume: None,
+        });
     }
 }

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 
@@ -13,6 +14,9 @@ use crate::layout::{
     AT_END, BLOCKS, BLOCKS_END, CODE, CODES_LEN, DATA, DATA_END, PAGE, READ_ONLY, RUNTIME, RUNTIME_END,
     SIGACTION, SIGNAL_STACK, SIGNAL_STACK_LEN, SIGSTACK, STACK_TOP, VARIABLES,
 };
+
+/// Held while a child's program is written and started.
+static STARTING: Mutex<()> = Mutex::new(());
 
 /// What `/proc/cpuinfo` calls the features of x86-64-v3: what a case may use.
 const WANTED: &[&str] = &[
@@ -44,6 +48,9 @@ impl Native {
         );
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("oracle");
+        // A fork of another thread between here and the end of the writing would hold the file open for writing, and
+        // such a file cannot be executed.
+        let _alone = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
         std::fs::write(&path, executable(harness))?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700))?;
         let child = Command::new(&path)

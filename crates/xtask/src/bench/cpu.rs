@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::guest::{self, Guest, Processor};
-use super::monitor::{Monitor, Silent};
+use super::monitor::Monitor;
 use super::{Row, median};
 use crate::lab::packages;
 use crate::workspace;
@@ -20,8 +20,6 @@ const PEER: &str = "QEMU microvm, TCG";
 const MEMORY_MIB: u64 = 512;
 /// A guest, or a workload, that takes longer has failed.
 const SILENCE: Duration = Duration::from_secs(180);
-/// How often a peer that does not boot is started again: QEMU's boots hang now and then.
-const PEER_ATTEMPTS: u32 = 4;
 /// After this long without a line, a peer that boots is taken to hang.
 const PEER_SILENCE: Duration = Duration::from_secs(60);
 
@@ -104,15 +102,9 @@ fn run_ours(cc: &Path, guest: &Guest) -> Result<Vec<Sample>> {
 }
 
 fn run_peer(guest: &Guest) -> Result<Vec<Sample>> {
-    for attempt in 1..=PEER_ATTEMPTS {
-        match run_once(guest::peer(guest, Processor::Soft), PEER_SILENCE) {
-            Err(error) if error.is::<Silent>() => {
-                eprintln!("{PEER}: attempt {attempt} of {PEER_ATTEMPTS} came to nothing: {error}");
-            }
-            result => return result,
-        }
-    }
-    bail!("did not come up {PEER_ATTEMPTS} times")
+    guest::insist(PEER, || {
+        run_once(guest::peer(guest, Processor::Soft), PEER_SILENCE)
+    })
 }
 
 /// Runs the program of workloads, in a guest or not, and reads what it says.

@@ -5,8 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
+use super::monitor::Silent;
 use crate::lab;
 use crate::lab::packages::{self, Package};
 
@@ -114,6 +115,25 @@ pub(super) fn peer(guest: &Guest, processor: Processor) -> Command {
     command.args([OsStr::new("-kernel"), guest.kernel.as_os_str()]);
     command.args([OsStr::new("-initrd"), guest.initramfs.as_os_str()]);
     command
+}
+
+/// How often a peer in software that does not boot is started again: QEMU's boots hang now and then.
+const PEER_ATTEMPTS: u32 = 4;
+
+/// Runs a peer until one run does not stay silent.
+///
+/// # Errors
+/// Those of `run`, and a peer that is silent each time.
+pub(super) fn insist<T>(peer: &str, run: impl Fn() -> Result<T>) -> Result<T> {
+    for attempt in 1..=PEER_ATTEMPTS {
+        match run() {
+            Err(error) if error.is::<Silent>() => {
+                eprintln!("{peer}: attempt {attempt} of {PEER_ATTEMPTS} came to nothing: {error}");
+            }
+            result => return result,
+        }
+    }
+    bail!("{peer} did not come up {PEER_ATTEMPTS} times")
 }
 
 /// The ELF kernel in a bzImage (Linux, Documentation/arch/x86/boot.rst: `setup_sects` at 0x1f1,

@@ -15,7 +15,13 @@ pub(crate) mod pull;
 #[derive(clap::Subcommand)]
 pub(crate) enum Bench {
     /// Process start to the guest's first line, and the monitor's own memory, against QEMU's microvm.
-    Boot(Options),
+    Boot {
+        #[command(flatten)]
+        options: Options,
+        /// Measure on one kind of processor only.
+        #[arg(long)]
+        only: Option<boot::Processor>,
+    },
     /// The CPU in software: programs in a guest, against QEMU's TCG.
     Cpu {
         #[command(flatten)]
@@ -48,8 +54,8 @@ pub(crate) struct Options {
 pub(crate) fn command(bench: Bench) -> Result<u8> {
     let (options, rows) = match bench {
         Bench::BootInLab(arguments) => return boot::in_lab(&arguments),
-        Bench::Boot(options) => {
-            let rows = boot::measure(options.runs)?;
+        Bench::Boot { options, only } => {
+            let rows = boot::measure(options.runs, only)?;
             (options, rows)
         }
         Bench::Cpu { options, selection } => {

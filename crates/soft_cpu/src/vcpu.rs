@@ -144,7 +144,7 @@ impl Exec<'_> {
         }
     }
 
-    fn takes_interrupts(&self) -> bool {
+    pub(crate) fn takes_interrupts(&self) -> bool {
         let events = &self.cpu.events;
         self.cpu.rflags & flags::IF != 0 && !events.shadow_sti && !events.shadow_mov_ss
     }

@@ -29,8 +29,10 @@ mod tests;
 pub(crate) use state::TranslatorState;
 
 use arena::CodeArena;
+use hypervisor::x86_64::Activity;
 use lower::{Context, Entries, Way};
 use pages::{CodePage, CodePages, UNVERIFIED};
+use runtime::{GO_ON, LEAVE};
 use state::{JumpEntry, NO_LINK, NO_PAGE, jump_slot};
 
 use crate::blocks::Block;
@@ -407,23 +409,24 @@ impl Exec<'_> {
 }
 
 /// Executes one instruction for translated code: the one that [`TranslatorState::place`] and
-/// [`TranslatorState::op`] name. 0 where translated code goes on behind it.
+/// [`TranslatorState::op`] name, and says where translated code goes on.
 extern "sysv64" fn slow_path(cpu: *mut Cpu) -> u64 {
     // SAFETY: translated code passes the `Cpu` it was entered with, whose `Exec` set this field in `enter` and does
     // nothing until that returns; so this is the only use of either until then.
     let exec = unsafe { &mut *((*cpu).translator.exec as *mut Exec<'_>) };
-    u64::from(!exec.take_slow_path())
+    exec.take_slow_path()
 }
 
 impl Exec<'_> {
-    /// Says whether translated code can go on.
-    fn take_slow_path(&mut self) -> bool {
+    /// Says where translated code goes on, as [`Runtime`](runtime::Runtime) wants it said.
+    fn take_slow_path(&mut self) -> u64 {
         let state = &self.cpu.translator;
         let (place, op, status) = (state.place as usize, state.op as usize, state.status);
         self.cpu.set_status(flags::to_rflags(status));
         let Some(op) = self.cpu.blocks.op(place, op) else {
-            return false;
+            return LEAVE;
         };
+        let interrupts = self.takes_interrupts();
         let (mode, next) = (self.cpu.mode, op.instruction.next_ip());
         let generations = self.cpu.tlb.generations;
         self.cpu.blocks.execute_begins();
@@ -432,19 +435,41 @@ impl Exec<'_> {
         self.cpu.translator.status = flags::from_rflags(self.cpu.rflags);
         match result {
             Ok(()) => {
-                self.cpu.rip == next
+                let stays = self.cpu.rip == next
                     && self.cpu.mode == mode
                     && self.cpu.tlb.generations == generations
                     && !self.cpu.blocks.is_stale()
-                    && !op.leaves
+                    && !op.leaves;
+                if stays {
+                    GO_ON
+                } else {
+                    self.goes_on_at(interrupts).unwrap_or(LEAVE)
+                }
             }
             Err(exception) => {
                 if !exception.trap {
                     self.cpu.rip = op.instruction.ip();
                 }
                 self.cpu.translator.exception = Some(exception);
-                false
+                LEAVE
             }
         }
+    }
+
+    /// The code at RIP, where nothing wants to be looked at before it: a system call's way into the kernel and back
+    /// need not see the dispatcher. `interrupts` says whether they were let in before.
+    fn goes_on_at(&mut self, interrupts: bool) -> Option<u64> {
+        let events = &self.cpu.events;
+        let waits = self.cpu.translator.waiting != 0 && !interrupts && self.takes_interrupts();
+        let stops = waits
+            || events.shadow_sti
+            || events.shadow_mov_ss
+            || self.cpu.activity != Activity::Running
+            || self.is_debugged();
+        if stops {
+            return None;
+        }
+        self.check_modes();
+        self.known_entry()
     }
 }

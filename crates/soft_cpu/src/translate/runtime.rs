@@ -3,7 +3,7 @@
 //! While translated code runs, RSP is an address inside the [`Cpu`](crate::cpu::Cpu): behind room for what a signal
 //! handler of the host may push. Everything written in Rust runs on the thread's own stack.
 
-use super::assembler::{Assembler, Condition, RAX, RBP, RBX, RDI, RSI, RSP};
+use super::assembler::{Alu, Assembler, Condition, RAX, RBP, RBX, RDI, RSI, RSP};
 use super::eligible::host_has_avx;
 use super::layout;
 use super::registers::{T0, held};
@@ -25,12 +25,16 @@ pub(super) struct Runtime {
     pub(super) load_vectors: u64,
 }
 
+/// What a handler says: the next instruction; back to who called `enter`.
+pub(super) const GO_ON: u64 = 0;
+pub(super) const LEAVE: u64 = 1;
+
 /// Registers that a function of the System V ABI must keep.
 const CALLEE_SAVED: [u8; 6] = [RBX, RBP, 12, 13, 14, 15];
 
 impl Runtime {
-    /// Assembles them for `base`. `handler` is the address of an `extern "sysv64" fn(cpu) -> u64` that is 0 where
-    /// translated code goes on.
+    /// Assembles them for `base`. `handler` is the address of an `extern "sysv64" fn(cpu) -> u64` that is [`GO_ON`],
+    /// [`LEAVE`], or the address of code to go on with.
     pub(super) fn assemble(base: u64, handler: u64) -> (Self, Vec<u8>) {
         let mut asm = Assembler::new(base);
         let enter = enter(&mut asm);
@@ -154,7 +158,11 @@ fn slow(asm: &mut Assembler, handler: u64) -> u64 {
     asm.mov(RSP, RBX);
     asm.test(true, RAX);
     let goes_on = asm.jcc_forward(Condition::Equal);
+    asm.alu_imm(true, Alu::Cmp, RAX, LEAVE as i32);
+    let elsewhere = asm.jcc_forward(Condition::NotEqual);
     leave(asm);
+    asm.land(elsewhere);
+    asm.store(RSP, layout::TARGET, RAX);
     asm.land(goes_on);
     load_guest(asm);
     asm.jmp_memory(RSP, None, layout::TARGET);

@@ -177,6 +177,7 @@ impl Lowering<'_> {
             from,
             op: index,
             resume: None,
+            vectors: false,
         });
     }
 }

@@ -122,7 +122,11 @@ fn hostile(arguments: &Arguments, seed: u64) -> Result<bool> {
     let mut done = 0;
     let mut found = None;
     while found.is_none() && limit.map_or(done < arguments.cases, |limit| began.elapsed() < limit) {
-        let step = HOSTILE_STEP.min(if limit.is_some() { HOSTILE_STEP } else { arguments.cases - done });
+        let step = HOSTILE_STEP.min(if limit.is_some() {
+            HOSTILE_STEP
+        } else {
+            arguments.cases - done
+        });
         found = hostile.run(seed.wrapping_add(done as u64), step)?;
         done += step;
     }

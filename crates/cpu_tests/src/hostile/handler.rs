@@ -6,9 +6,7 @@ use iced_x86::code_asm::{
 };
 use iced_x86::{BlockEncoderOptions, IcedError};
 
-use super::place::{
-    END_PORT, HANDLER, KERNEL, NEXT_PART, NEXT_RECORD, PARTS_LEFT, RECORD_LEN,
-};
+use super::place::{END_PORT, HANDLER, KERNEL, NEXT_PART, NEXT_RECORD, PARTS_LEFT, RECORD_LEN};
 
 /// Vectors with a handler.
 pub(super) const EXCEPTIONS: u8 = 32;

@@ -27,9 +27,9 @@ use soft_cpu::Tiers;
 
 use crate::random::Random;
 use place::{
-    CODE, CODE_LINEAR, CODE_STRIDE, DATA, GDT, HANDLER, HANDLER_STACK_TOP, IDT, KERNEL, KERNEL_CS, KERNEL_DIRECTORY,
-    KERNEL_PDPT, KERNEL_SS, MOST_PARTS, NEXT_PART, NEXT_RECORD, PAGE, PARTS, PARTS_LEFT, PML4, RAM, RECORDS, TSS,
-    TSS_SELECTOR, USER_CS, USER_SS,
+    CODE, CODE_LINEAR, CODE_STRIDE, DATA, GDT, HANDLER, HANDLER_STACK_TOP, IDT, KERNEL, KERNEL_CS,
+    KERNEL_DIRECTORY, KERNEL_PDPT, KERNEL_SS, MOST_PARTS, NEXT_PART, NEXT_RECORD, PAGE, PARTS, PARTS_LEFT,
+    PML4, RAM, RECORDS, TSS, TSS_SELECTOR, USER_CS, USER_SS,
 };
 use tables::Tables;
 use world::{Outcome, World};
@@ -46,6 +46,15 @@ const WILD: usize = 16;
 pub struct Hostile {
     worlds: [(Tiers, World); 2],
     handler: (Vec<u8>, Vec<u64>),
+}
+
+/// Runs the programs of seeds `first` to `first + count - 1` on all processors; tells what the tiers disagree about.
+///
+/// # Errors
+/// As [`Hostile::new`] and [`Hostile::run`].
+pub fn run_on_all_processors(first: u64, count: usize) -> Result<Vec<String>> {
+    let found = crate::parallel::shares(first, count, |first, count| Hostile::new()?.run(first, count))?;
+    Ok(found.into_iter().flatten().collect())
 }
 
 /// What a program starts from.

@@ -1,8 +1,8 @@
 //! Parts of programs: accesses of every kind to places where something is wrong.
 
 use iced_x86::code_asm::{
-    AsmMemoryOperand, AsmRegister64, CodeAssembler, byte_ptr, ptr, qword_ptr, r8, r9, r10, r11, r12, r13, rax, rbp, rbx,
-    rcx, rdi, rdx, rsi, rsp,
+    AsmMemoryOperand, AsmRegister64, CodeAssembler, byte_ptr, ptr, qword_ptr, r8, r9, r10, r11, r12, r13,
+    rax, rbp, rbx, rcx, rdi, rdx, rsi, rsp,
 };
 use iced_x86::code_asm::{al, ax, eax, edx, mm1, mm2, xmm1, xmm2, xmm3, ymm1, ymm2};
 use iced_x86::{Code, IcedError, Instruction, MemoryOperand, Register};

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::place::{
-    ALONE, CODE, CODE_LINEAR, CODE_PAGES, CODE_STRIDE, DATA, DATA_PAGES, HUGE, IN_LARGE, LARGE, MOST_PARTS, PAGE,
-    PML4, RUNS, TABLES, TABLES_END,
+    ALONE, CODE, CODE_LINEAR, CODE_PAGES, CODE_STRIDE, DATA, DATA_PAGES, HUGE, IN_LARGE, LARGE, MOST_PARTS,
+    PAGE, PML4, RUNS, TABLES, TABLES_END,
 };
 use crate::random::Random;
 
@@ -53,10 +53,28 @@ impl Tables {
             };
             tables.map(first + PAGE, 12, next | rights(random, 12), random);
         }
-        let large = if random.once_in(4) { large_hole(random) } else { IN_LARGE };
-        tables.map(LARGE, 21, large & !0x1f_ffff | rights(random, 12) | NO_EXECUTE, random);
-        let huge = if random.once_in(4) { large_hole(random) } else { IN_LARGE };
-        tables.map(HUGE, 30, huge & !0x3fff_ffff | rights(random, 12) | NO_EXECUTE, random);
+        let large = if random.once_in(4) {
+            large_hole(random)
+        } else {
+            IN_LARGE
+        };
+        tables.map(
+            LARGE,
+            21,
+            large & !0x1f_ffff | rights(random, 12) | NO_EXECUTE,
+            random,
+        );
+        let huge = if random.once_in(4) {
+            large_hole(random)
+        } else {
+            IN_LARGE
+        };
+        tables.map(
+            HUGE,
+            30,
+            huge & !0x3fff_ffff | rights(random, 12) | NO_EXECUTE,
+            random,
+        );
         tables
     }
 
@@ -67,7 +85,8 @@ impl Tables {
             let at = table + (linear >> level & 0x1ff) * 8;
             if level == shift {
                 let size = if shift > 12 { PAGE_SIZE } else { 0 };
-                let attributes = random.next() & (1 << 3 | 1 << 4 | if shift == 12 { 1 << 7 } else { 1 << 12 });
+                let attributes =
+                    random.next() & (1 << 3 | 1 << 4 | if shift == 12 { 1 << 7 } else { 1 << 12 });
                 self.words.insert(at, entry | size | attributes);
                 self.pages.insert(linear, entry & 0x3fff_ffff_f000);
                 return;

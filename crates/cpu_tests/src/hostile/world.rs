@@ -134,10 +134,7 @@ impl World {
             drop(finished);
             stopped
         })?;
-        let (ended, accesses) = devices
-            .seen
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner);
+        let (ended, accesses) = devices.seen.into_inner().unwrap_or_else(PoisonError::into_inner);
         let mut after = Vec::with_capacity(RAM.len());
         for (gpa, len) in RAM {
             let mut bytes = vec![0; len as usize];

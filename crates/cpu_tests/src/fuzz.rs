@@ -1,6 +1,6 @@
 //! Runs cases in both worlds until one of them differs.
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, ensure};
 use soft_cpu::Tiers;
 
 use crate::block::{BLOCK_LEN, Block};
@@ -188,24 +188,10 @@ pub fn run_on_all_processors(
     count: usize,
     most: usize,
 ) -> Result<Vec<Difference>> {
-    let threads = std::thread::available_parallelism()?.get().min(count.max(1));
-    let share = count.div_ceil(threads);
-    let run = |thread: usize| {
-        let start = (thread * share).min(count);
-        let len = share.min(count - start);
-        Tester::new(tiers)?.run(first.wrapping_add(start as u64), len, most)
-    };
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads)
-            .map(|thread| scope.spawn(move || run(thread)))
-            .collect();
-        let mut found = Vec::new();
-        for worker in workers {
-            let ended = worker.join().map_err(|_| anyhow!("a tester panicked"))?;
-            found.extend(ended?);
-        }
-        Ok(found)
-    })
+    let found = crate::parallel::shares(first, count, |first, count| {
+        Tester::new(tiers)?.run(first, count, most)
+    })?;
+    Ok(found.into_iter().flatten().collect())
 }
 
 fn compared(case: &Case, native: &[u8], soft: &[u8]) -> Vec<String> {

@@ -19,6 +19,7 @@ mod harness;
 pub mod hostile;
 mod layout;
 mod native;
+mod parallel;
 mod random;
 mod report;
 mod undefined;

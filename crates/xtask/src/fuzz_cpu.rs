@@ -1,4 +1,5 @@
-//! `cargo xtask fuzz-cpu`: the CPU in software against the host's processor, with new cases each time.
+//! `cargo xtask fuzz-cpu`: the CPU in software against the host's processor, and its tiers against each other under
+//! hostile page tables, with new cases each time.
 
 use std::process::Command;
 
@@ -15,14 +16,27 @@ pub(crate) struct Arguments {
     seed: Option<u64>,
 }
 
+/// One part in so many of the time goes to hostile page tables.
+const HOSTILE_SHARE: u64 = 4;
+
 /// Ends with 1 at the first difference, which is shown.
 ///
 /// # Errors
 /// Where cargo cannot be started.
 pub(crate) fn command(arguments: &Arguments) -> Result<u8> {
+    let hostile = arguments.seconds / HOSTILE_SHARE;
+    let code = run(arguments, arguments.seconds - hostile, &[])?;
+    if code != 0 || hostile == 0 {
+        return Ok(code);
+    }
+    run(arguments, hostile, &["--hostile"])
+}
+
+fn run(arguments: &Arguments, seconds: u64, options: &[&str]) -> Result<u8> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["run", "--quiet", "--package", "crumblecracker-cpu_tests", "--"]);
-    cargo.args(["--seconds", &arguments.seconds.to_string()]);
+    cargo.args(["--seconds", &seconds.to_string()]);
+    cargo.args(options);
     if let Some(seed) = arguments.seed {
         cargo.args(["--seed", &seed.to_string()]);
     }

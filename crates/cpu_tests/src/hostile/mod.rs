@@ -7,14 +7,15 @@
 //! byte of RAM. RAM lies between addresses that end the process when they are accessed (`guest_memory` maps it so): a
 //! stray access cannot stay unseen.
 //!
-//! *Tame* cases have tables and code that programs cannot change unseen, so the tiers are compared: registers, RAM
-//! with the marks in page tables, and what devices saw, in its order. *Wild* ones map everything, their own tables, code
-//! and handler among it. What remains remembered of tables that changed is open then, and only the monitor's health
-//! is looked at.
+//! *Tame* cases have tables that programs do not reach, so the tiers are compared where code remained what it was:
+//! registers, RAM with the marks in page tables, and what devices saw, in its order. *Wild* ones map everything, their
+//! own tables, code and handler among it. What remains remembered of tables that changed is open then, and only the
+//! monitor's health is looked at.
 
 mod handler;
 mod place;
 mod program;
+mod report;
 mod tables;
 mod world;
 
@@ -26,16 +27,18 @@ use soft_cpu::Tiers;
 
 use crate::random::Random;
 use place::{
-    CODE_LINEAR, CODE_STRIDE, GDT, HANDLER, HANDLER_STACK_TOP, IDT, KERNEL, KERNEL_CS, KERNEL_DIRECTORY,
-    KERNEL_PDPT, KERNEL_SS, MOST_PARTS, NEXT_PART, NEXT_RECORD, PAGE, PARTS, PARTS_LEFT, PML4, RAM, RECORDS,
-    TSS, TSS_SELECTOR, USER_CS, USER_SS,
+    CODE, CODE_LINEAR, CODE_STRIDE, DATA, GDT, HANDLER, HANDLER_STACK_TOP, IDT, KERNEL, KERNEL_CS,
+    KERNEL_DIRECTORY, KERNEL_PDPT, KERNEL_SS, MOST_PARTS, NEXT_PART, NEXT_RECORD, PAGE, PARTS, PARTS_LEFT,
+    PML4, RAM, RECORDS, TSS, TSS_SELECTOR, USER_CS, USER_SS,
 };
 use tables::Tables;
 use world::{Outcome, World};
 
-/// A tame program needs a fraction of this, a wild one may go on forever.
-const PATIENCE: Duration = Duration::from_secs(20);
-const PATIENCE_WILD: Duration = Duration::from_millis(5);
+/// A program needs a fraction of this, but one that runs what is no code may go on forever, or halt.
+const PATIENCE: Duration = Duration::from_millis(20);
+const PATIENCE_WILD: Duration = Duration::from_millis(2);
+/// Where only one tier came to an end before: it may have been the host that was slow.
+const PATIENCE_AGAIN: Duration = Duration::from_secs(20);
 /// One case in so many is wild.
 const WILD: usize = 16;
 
@@ -45,11 +48,22 @@ pub struct Hostile {
     handler: (Vec<u8>, Vec<u64>),
 }
 
+/// Runs the programs of seeds `first` to `first + count - 1` on all processors; tells what the tiers disagree about.
+///
+/// # Errors
+/// As [`Hostile::new`] and [`Hostile::run`].
+pub fn run_on_all_processors(first: u64, count: usize) -> Result<Vec<String>> {
+    let found = crate::parallel::shares(first, count, |first, count| Hostile::new()?.run(first, count))?;
+    Ok(found.into_iter().flatten().collect())
+}
+
 /// What a program starts from.
 struct Start {
     state: CpuState,
     ram: Vec<Vec<u8>>,
     wild: bool,
+    /// What each part starts with, and its code.
+    parts: Vec<([u64; 5], Vec<u8>)>,
 }
 
 impl Hostile {
@@ -71,20 +85,31 @@ impl Hostile {
         for seed in (0..count as u64).map(|number| first.wrapping_add(number)) {
             let start = self.start(seed)?;
             let patience = if start.wild { PATIENCE_WILD } else { PATIENCE };
-            let mut outcomes = Vec::with_capacity(self.worlds.len());
-            for (_, world) in &mut self.worlds {
-                outcomes.push(world.run(&start.state, &start.ram, patience)?);
+            let mut outcomes = self.outcomes(&start, patience)?;
+            if start.wild || code_changed(&start.ram, &outcomes[0].ram) {
+                continue;
+            }
+            if outcomes[0].ended != outcomes[1].ended {
+                outcomes = self.outcomes(&start, PATIENCE_AGAIN)?;
             }
             let differences = differences(&outcomes[0], &outcomes[1]);
-            if !start.wild && !differences.is_empty() {
+            if outcomes[0].ended && !differences.is_empty() || outcomes[0].ended != outcomes[1].ended {
                 let [one, other] = [&self.worlds[0].0, &self.worlds[1].0];
-                return Ok(Some(format!(
-                    "hostile seed {seed}, {one:?} and {other:?}:\n{}",
-                    differences.join("\n")
-                )));
+                let mut text = format!("hostile seed {seed}, {one:?} and {other:?}:\n");
+                text.push_str(&differences.join("\n"));
+                text.push_str(&report::describe(&start.parts, &outcomes[0]));
+                return Ok(Some(text));
             }
         }
         Ok(None)
+    }
+
+    fn outcomes(&mut self, start: &Start, patience: Duration) -> Result<[Outcome; 2]> {
+        let [(_, one), (_, other)] = &mut self.worlds;
+        Ok([
+            one.run(&start.state, &start.ram, patience)?,
+            other.run(&start.state, &start.ram, patience)?,
+        ])
     }
 
     fn start(&self, seed: u64) -> Result<Start> {
@@ -102,15 +127,17 @@ impl Hostile {
             ram.write_words(at, &[entry]);
         }
         let parts = write_parts(&mut ram, &tables, &mut random)?;
-        let state = state(&parts[0], &mut random);
+        let state = state(&parts[0].0, &mut random);
         ram.write_words(NEXT_RECORD, &[KERNEL + RECORDS]);
         ram.write_words(NEXT_PART, &[KERNEL + PARTS]);
         ram.write_words(PARTS_LEFT, &[parts.len() as u64 - 1]);
-        ram.write_words(PARTS, &parts[1..].concat());
+        let others: Vec<u64> = parts[1..].iter().flat_map(|(words, _)| *words).collect();
+        ram.write_words(PARTS, &others);
         Ok(Start {
             state,
             ram: ram.0,
             wild,
+            parts,
         })
     }
 
@@ -167,7 +194,7 @@ fn content(random: &mut Random) -> u64 {
 }
 
 /// Writes the code of all parts to where its pages are, if they are; gives what each part starts with.
-fn write_parts(ram: &mut Ram, tables: &Tables, random: &mut Random) -> Result<Vec<[u64; 5]>> {
+fn write_parts(ram: &mut Ram, tables: &Tables, random: &mut Random) -> Result<Vec<([u64; 5], Vec<u8>)>> {
     let mut parts = Vec::new();
     for number in 0..MOST_PARTS {
         // Near the end of its page, so that instructions lie over it.
@@ -178,7 +205,7 @@ fn write_parts(ram: &mut Ram, tables: &Tables, random: &mut Random) -> Result<Ve
         let at = CODE_LINEAR + number as u64 * CODE_STRIDE + offset;
         let supervisor = random.once_in(2);
         let code = program::part(random, at, supervisor).context("a part cannot be assembled")?;
-        for (address, byte) in (at..).zip(code) {
+        for (address, byte) in (at..).zip(code.iter().copied()) {
             if let Some(page) = tables.pages.get(&(address & !(PAGE - 1))) {
                 ram.write(page | address & (PAGE - 1), &[byte]);
             }
@@ -189,7 +216,8 @@ fn write_parts(ram: &mut Ram, tables: &Tables, random: &mut Random) -> Result<Ve
             (USER_CS, USER_SS)
         };
         let flags = flags(random);
-        parts.push([at, cs.into(), flags, program::address(random), ss.into()]);
+        let words = [at, cs.into(), flags, program::address(random), ss.into()];
+        parts.push((words, code));
     }
     Ok(parts)
 }
@@ -201,13 +229,16 @@ fn flags(random: &mut Random) -> u64 {
 }
 
 fn state(first: &[u64; 5], random: &mut Random) -> CpuState {
-    /// WP, AM; PGE, FSGSBASE, UMIP, SMEP, SMAP; SCE, NXE.
+    /// WP, AM; PGE, FSGSBASE, UMIP, SMAP; SMEP; SCE, NXE.
     const CR0: [u64; 2] = [1 << 16, 1 << 18];
-    const CR4: [u64; 5] = [1 << 7, 1 << 16, 1 << 11, 1 << 20, 1 << 21];
+    const CR4: [u64; 4] = [1 << 7, 1 << 16, 1 << 11, 1 << 21];
+    // Nearly all code is on pages of users: with SMEP the kernel's would not run.
+    const SMEP: u64 = 1 << 20;
     const OSXSAVE: u64 = 1 << 18;
     const EFER: u64 = 1 << 0 | 1 << 11;
     let mut some = |bits: &[u64]| bits.iter().filter(|_| !random.once_in(3)).sum::<u64>();
     let (cr0, cr4) = (some(&CR0), some(&CR4));
+    let smep = if random.once_in(8) { SMEP } else { 0 };
     let mut state = CpuState::reset(0);
     let [rip, cs, flags, rsp, ss] = *first;
     state.enter_long_mode(rip, PML4, KERNEL_CS, KERNEL_SS);
@@ -230,7 +261,7 @@ fn state(first: &[u64; 5], random: &mut Random) -> CpuState {
         limit: 0xfff,
     };
     system.cr0 |= cr0;
-    system.cr4 |= cr4 | OSXSAVE;
+    system.cr4 |= cr4 | smep | OSXSAVE;
     system.efer |= EFER;
     system.fs.base = program::address(random) as i32 as u64;
     state.xcr0 = 7;
@@ -241,6 +272,16 @@ fn state(first: &[u64; 5], random: &mut Random) -> CpuState {
     general.gpr[4] = rsp;
     general.rflags = flags;
     state
+}
+
+/// Whether other code was executed than was made up, so that flags may matter that are undefined. The breakpoints that
+/// code stores to by itself do not count.
+fn code_changed(before: &[Vec<u8>], after: &[Vec<u8>]) -> bool {
+    const BREAKPOINT: u8 = 0xcc;
+    let code = |ram: &[Vec<u8>]| ram[1][(CODE - DATA) as usize..].to_vec();
+    let (before, after) = (code(before), code(after));
+    let mut bytes = before.iter().zip(&after);
+    bytes.any(|(before, after)| before != after && *before != BREAKPOINT)
 }
 
 /// What is not the same in both, named.

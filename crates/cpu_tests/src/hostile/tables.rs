@@ -53,14 +53,22 @@ impl Tables {
             };
             tables.map(first + PAGE, 12, next | rights(random, 12), random);
         }
-        let large = if random.once_in(4) { hole(random) } else { IN_LARGE };
+        let large = if random.once_in(4) {
+            large_hole(random)
+        } else {
+            IN_LARGE
+        };
         tables.map(
             LARGE,
             21,
             large & !0x1f_ffff | rights(random, 12) | NO_EXECUTE,
             random,
         );
-        let huge = if random.once_in(4) { hole(random) } else { IN_LARGE };
+        let huge = if random.once_in(4) {
+            large_hole(random)
+        } else {
+            IN_LARGE
+        };
         tables.map(
             HUGE,
             30,
@@ -132,6 +140,11 @@ fn hole(random: &mut Random) -> u64 {
         (1 << 45) + 0x20_0000,
     ];
     random.pick(&places)
+}
+
+/// Nothing is in all the page, however large.
+fn large_hole(random: &mut Random) -> u64 {
+    random.pick(&[0x8000_0000, 0xc000_0000, 1 << 32, (1 << 46) - (1 << 30), 1 << 45])
 }
 
 fn data_target(random: &mut Random, wild: bool) -> u64 {

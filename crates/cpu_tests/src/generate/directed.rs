@@ -1,5 +1,7 @@
 //! Families of cases that chance does not make up, or not often enough.
 
+use iced_x86::{Instruction, OpKind};
+
 use super::Generator;
 use crate::layout::{CODE, CODE_LEN, DATA, WINDOW};
 use crate::random::Random;
@@ -41,7 +43,7 @@ impl Code {
 
 /// The only item of the directed case of `seed`, if it is one and fits.
 pub(super) fn item(generator: &Generator, seed: u64, slot: usize, random: &mut Random) -> Option<Vec<u8>> {
-    if seed % SHARE != 0 {
+    if !seed.is_multiple_of(SHARE) {
         return None;
     }
     let number = seed / SHARE / FAMILIES;
@@ -116,10 +118,10 @@ fn transfer(code: &mut Code, generator: &Generator, random: &mut Random) -> Opti
 
 /// A call of what lies behind its caller, which returns.
 fn call(code: &mut Code, generator: &Generator, random: &mut Random, kind: usize) -> Option<()> {
-    let (end, behind) = if kind == 3 {
+    let end = if kind == 3 {
         // call function
         code.put(&[0xe8]);
-        (code.distance(), 0)
+        code.distance()
     } else {
         // lea rax, function; then by RAX, or by what RBX points to
         code.put(&[0x48, 0x8d, 0x05]);
@@ -129,15 +131,19 @@ fn call(code: &mut Code, generator: &Generator, random: &mut Random, kind: usize
         } else {
             code.put(&[0x48, 0x89, 0x03, 0xff, 0x13]);
         }
-        (end, 0)
+        end
     };
     body(code, generator, random)?;
     // jmp behind
     code.put(&[0xe9]);
     let over = code.distance();
     let function = code.here();
-    code.lead(end, behind, function);
-    body(code, generator, random)?;
+    code.lead(end, 0, function);
+    // Nothing that could change where it returns to: what lies around this code is no case's.
+    instruction(code, generator, random, |one| {
+        !one.is_stack_instruction()
+            && (0..one.op_count()).all(|operand| one.op_kind(operand) != OpKind::Memory)
+    })?;
     if random.once_in(3) {
         code.put(&[0xc2, random.below(32) as u8, 0]);
     } else {
@@ -173,7 +179,16 @@ fn nowhere(code: &mut Code, random: &mut Random) {
 
 /// An instruction that leaves alone which flags others want.
 fn body(code: &mut Code, generator: &Generator, random: &mut Random) -> Option<()> {
-    for _ in 0..20 {
+    instruction(code, generator, random, |_| true)
+}
+
+fn instruction(
+    code: &mut Code,
+    generator: &Generator,
+    random: &mut Random,
+    suits: impl Fn(&Instruction) -> bool,
+) -> Option<()> {
+    for _ in 0..40 {
         let at = code.here();
         let Some(bytes) = generator.plain(at, random) else {
             continue;
@@ -181,7 +196,7 @@ fn body(code: &mut Code, generator: &Generator, random: &mut Random) -> Option<(
         let instructions = crate::case::decode(&bytes, at);
         let quiet = instructions
             .iter()
-            .all(|one| one.rflags_read() == 0 && !super::eligible::is_branch(one));
+            .all(|one| one.rflags_read() == 0 && !super::eligible::is_branch(one) && suits(one));
         if quiet && super::checked(&bytes, at, 0).is_some() {
             code.put(&bytes);
             return Some(());
@@ -297,7 +312,17 @@ fn save(code: &mut Code, generator: &Generator, random: &mut Random) -> Option<(
 fn state(code: &mut Code, extended: bool, wide: bool, restores: bool, area: u32, random: &mut Random) {
     if extended {
         // mov eax, components; xor edx, edx
-        code.put(&[0xb8, if random.once_in(2) { 7 } else { random.below(8) as u8 }, 0, 0, 0]);
+        code.put(&[
+            0xb8,
+            if random.once_in(2) {
+                7
+            } else {
+                random.below(8) as u8
+            },
+            0,
+            0,
+            0,
+        ]);
         code.put(&[0x31, 0xd2]);
     }
     if wide {
@@ -332,8 +357,18 @@ fn divide(code: &mut Code, random: &mut Random) {
     let size = random.below(4);
     let bits = 8 << size;
     let ones = u64::MAX >> (64 - bits);
-    let edges = [0, 1, ones, ones >> 1, (ones >> 1) + 1, ones - 1, ones + u64::from(bits < 64)];
-    let near = u128::from(random.pick(&edges)).wrapping_add(u128::from(random.next() % 3)).wrapping_sub(1);
+    let edges = [
+        0,
+        1,
+        ones,
+        ones >> 1,
+        (ones >> 1) + 1,
+        ones - 1,
+        ones + u64::from(bits < 64),
+    ];
+    let near = u128::from(random.pick(&edges))
+        .wrapping_add(u128::from(random.next() % 3))
+        .wrapping_sub(1);
     let divisor = match random.below(4) {
         0 => random.pick(&edges),
         1 => random.below(64) as u64,
@@ -344,7 +379,11 @@ fn divide(code: &mut Code, random: &mut Random) {
     if random.once_in(2) {
         dividend = dividend.wrapping_neg();
     }
-    let divisor = if random.once_in(2) { divisor } else { divisor.wrapping_neg() };
+    let divisor = if random.once_in(2) {
+        divisor
+    } else {
+        divisor.wrapping_neg()
+    };
     // mov rax, low; mov rdx, high; mov rcx, divisor
     let (low, high) = match size {
         0 => (dividend as u64, 0),

@@ -34,6 +34,15 @@ pub(crate) fn after(instruction: &Instruction, before: u32) -> u32 {
     before | instruction.rflags_undefined() | if rotated { RflagsBits::OF } else { 0 }
 }
 
+/// Whether control goes on behind an instruction, or jumps forwards.
+fn goes_on(instruction: &Instruction) -> bool {
+    match instruction.flow_control() {
+        FlowControl::Next => true,
+        FlowControl::ConditionalBranch => instruction.near_branch_target() > instruction.ip(),
+        _ => false,
+    }
+}
+
 /// Shifts by zero, and string instructions that count from zero, leave all flags as they were.
 fn may_leave_flags(instruction: &Instruction) -> bool {
     use Mnemonic as M;
@@ -46,6 +55,13 @@ fn may_leave_flags(instruction: &Instruction) -> bool {
 
 /// Undefined flags where a case ended: behind all instructions, or at the one that raised an exception.
 pub(crate) fn at_end(instructions: &[Instruction], stopped_at: Option<u64>) -> u64 {
+    if !instructions.iter().all(goes_on) {
+        // Not in the order in which they stand: whatever any of them leaves undefined.
+        let all = instructions.iter().fold(0, |flags, one| flags | after(one, 0));
+        let stopped = instructions.iter().find(|one| stopped_at == Some(one.ip()));
+        let partly = stopped.filter(|one| may_leave_flags(one));
+        return to_rflags(all | partly.map_or(0, |one| one.rflags_modified()));
+    }
     let mut undefined = 0;
     let mut skippable_until = 0;
     for instruction in instructions {

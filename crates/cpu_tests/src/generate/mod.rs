@@ -1,5 +1,6 @@
 //! Makes up cases.
 
+mod directed;
 mod eligible;
 mod operands;
 mod values;
@@ -20,6 +21,8 @@ const MOST_ITEMS: usize = 6;
 /// What cases are made from.
 pub(crate) struct Generator {
     families: Vec<(Family, Vec<Code>)>,
+    /// Whether directed families are among the cases.
+    directs: bool,
 }
 
 impl Generator {
@@ -33,7 +36,10 @@ impl Generator {
             }
         }
         families.retain(|(_, codes)| !codes.is_empty());
-        Self { families }
+        Self {
+            families,
+            directs: only.is_empty(),
+        }
     }
 
     /// The case that belongs to this seed.
@@ -45,6 +51,10 @@ impl Generator {
             items: Vec::new(),
             input,
         };
+        if let Some(item) = directed::item(self, seed, slot, &mut random).filter(|_| self.directs) {
+            case.items.push(item);
+            return case;
+        }
         let wanted = 1 + random.below(MOST_ITEMS);
         let (mut undefined, mut len, mut attempts) = (0, 0, 0);
         while case.items.len() < wanted && attempts < 100 {

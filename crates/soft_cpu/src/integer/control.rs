@@ -4,10 +4,10 @@ use iced_x86::{Instruction, Mnemonic, OpKind};
 
 use super::flags::ZF;
 use super::operands::{by_word_size, size_of};
-use crate::cpu::{Cpu, SegReg};
+use crate::cpu::{Cpu, Mode, SegReg};
 use crate::exception::Exception;
 use crate::exec::{Exec, Handler, mask, sign_extend, undefined};
-use crate::memory::is_canonical;
+use crate::memory::{Access, is_canonical};
 
 impl Exec<'_> {
     /// Goes on at `target`, an offset in the code segment.
@@ -86,7 +86,13 @@ fn jump_indirect<const S: usize>(exec: &mut Exec<'_>, instruction: &Instruction)
 
 #[inline]
 fn call<const S: usize>(exec: &mut Exec<'_>, target: u64) -> Result<(), Exception> {
-    exec.check_target(target)?;
+    if let Err(exception) = exec.check_target(target) {
+        // What is wrong with the stack comes first, but nothing is pushed: seen on Zen.
+        let top = exec.stack_pointer().wrapping_sub(S as u64) & Mode::mask(exec.cpu.mode.stack_bits);
+        let linear = exec.linear(SegReg::Ss, top, S as u64, Access::Write)?;
+        exec.linear_probe(exec.cpu.mode.set, linear, S as u64, Access::Write)?;
+        return Err(exception);
+    }
     exec.push(S, exec.cpu.rip)?;
     exec.cpu.rip = target;
     Ok(())

@@ -34,11 +34,21 @@ pub(crate) struct JumpEntry {
     pub(crate) code: u64,
 }
 
-/// No code lies at an address that is not canonical.
-const NOWHERE: JumpEntry = JumpEntry {
-    rip: 1 << 63,
-    code: 0,
-};
+/// What is in slot `slot` where nothing is: an address that belongs into another, so that no jump finds it, wherever a
+/// guest may want to go.
+const fn empty(slot: usize) -> JumpEntry {
+    JumpEntry {
+        rip: if slot == 0 { 1 } else { 0 },
+        code: 0,
+    }
+}
+
+/// A jump cache in which nothing is.
+const fn empty_jumps<const N: usize>() -> [JumpEntry; N] {
+    let mut jumps = [empty(1); N];
+    jumps[0] = empty(0);
+    jumps
+}
 
 /// Fields that translated code reads and writes.
 #[repr(C)]
@@ -98,9 +108,9 @@ impl TranslatorState {
             exec: 0,
             exception: None,
             verified: [UNVERIFIED; CODE_PAGES],
-            user_jumps: [NOWHERE; JUMPS],
-            supervisor_jumps: [NOWHERE; JUMPS],
-            open_jumps: [NOWHERE; OPEN_JUMPS],
+            user_jumps: empty_jumps(),
+            supervisor_jumps: empty_jumps(),
+            open_jumps: empty_jumps(),
         }
     }
 
@@ -123,15 +133,32 @@ impl TranslatorState {
     /// Forgets where the code at `rip` is, if that is at `code`.
     pub(crate) fn forget_jump(&mut self, rip: u64, code: u64) {
         for set in [TlbSet::User, TlbSet::Supervisor, TlbSet::SupervisorOpen] {
-            let entry = &mut self.jumps(set)[jump_slot(set, rip)];
+            let slot = jump_slot(set, rip);
+            let entry = &mut self.jumps(set)[slot];
             if entry.code == code {
-                *entry = NOWHERE;
+                *entry = empty(slot);
             }
         }
     }
 
     /// Forgets where code of one TLB set is.
     pub(crate) fn forget_jumps_of(&mut self, set: TlbSet) {
-        self.jumps(set).fill(NOWHERE);
+        let jumps = self.jumps(set);
+        jumps.fill(empty(1));
+        jumps[0] = empty(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_entry_is_found_by_no_address_of_its_slot() {
+        for set in [TlbSet::User, TlbSet::SupervisorOpen] {
+            for slot in 0..jump_entries(set) {
+                assert_ne!(jump_slot(set, empty(slot).rip), slot);
+            }
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Finds where two worlds disagree about what a case left.
 
+use std::fmt::Arguments;
+
 use crate::block::{Block, NO_EXCEPTION, WINDOWS, index, xsave};
 use crate::case::Case;
 use crate::layout::{LAST_WINDOW, LAST_WINDOW_LEN, WINDOW, WINDOW_LEN};
@@ -52,8 +54,8 @@ pub(crate) fn differences(case: &Case, native: &Block, soft: &Block) -> Vec<Stri
         (LAST_WINDOW, WINDOWS + WINDOW_LEN, LAST_WINDOW_LEN),
     ] {
         for offset in (0..len).step_by(8) {
-            let name = format!("[{:#x}]", base + offset as u64);
-            found.bytes(&name, native.bytes(at + offset, 8), soft.bytes(at + offset, 8));
+            let name = format_args!("[{:#x}]", base + offset as u64);
+            found.bytes(name, native.bytes(at + offset, 8), soft.bytes(at + offset, 8));
         }
     }
     found.0
@@ -79,13 +81,17 @@ fn extended(found: &mut Found, native: &Block, soft: &Block) {
     );
     for number in 0..8 {
         let at = xsave::ST + number * 16;
-        found.bytes(&format!("st{number}"), native.bytes(at, 10), soft.bytes(at, 10));
+        found.bytes(
+            format_args!("st{number}"),
+            native.bytes(at, 10),
+            soft.bytes(at, 10),
+        );
     }
     for number in 0..16 {
         for (name, base) in [("xmm", xsave::XMM), ("ymm_high", xsave::YMM_HIGH)] {
             let at = base + number * 16;
             found.bytes(
-                &format!("{name}{number}"),
+                format_args!("{name}{number}"),
                 native.bytes(at, 16),
                 soft.bytes(at, 16),
             );
@@ -103,7 +109,7 @@ impl Found {
         }
     }
 
-    fn bytes(&mut self, name: &str, native: &[u8], soft: &[u8]) {
+    fn bytes(&mut self, name: Arguments<'_>, native: &[u8], soft: &[u8]) {
         if native != soft {
             self.0
                 .push(format!("{name} {} {}", hexadecimal(native), hexadecimal(soft)));

@@ -79,10 +79,10 @@ impl Tester {
                 .enumerate()
                 .map(|(slot, seed)| self.generator.case(seed, slot))
                 .collect();
-            for (guest, index) in self.disagreements(&cases)? {
+            for (guest, index, seen) in self.disagreements(&cases)? {
                 if found.len() < most {
                     let seed = first.wrapping_add((start + index) as u64);
-                    found.push(self.shortest(seed, &cases[index], guest)?);
+                    found.push(self.shortest(seed, &cases[index], guest, seen)?);
                 }
             }
             if found.len() >= most {
@@ -92,8 +92,8 @@ impl Tester {
         Ok(found)
     }
 
-    /// Guests and cases that differ from the host.
-    fn disagreements(&mut self, cases: &[Case]) -> Result<Vec<(usize, usize)>> {
+    /// Guests and cases that differ from the host, and in what.
+    fn disagreements(&mut self, cases: &[Case]) -> Result<Vec<(usize, usize, Vec<String>)>> {
         let batch = Batch::new(cases, self.harness.done);
         let Ok(native) = self.native.run(&batch) else {
             self.native = Native::start(&self.harness)?;
@@ -103,16 +103,19 @@ impl Tester {
         for number in 0..self.guests.len() {
             let soft = match self.guests[number].1.run(&batch) {
                 Ok(soft) => soft,
-                Err(_) if cases.len() == 1 => {
-                    found.push((number, 0));
+                Err(error) if cases.len() == 1 => {
+                    found.push((number, 0, vec![format!("{error:#}")]));
                     continue;
                 }
                 Err(_) => return self.disagreements_of_halves(cases),
             };
             let pairs = native.chunks_exact(BLOCK_LEN).zip(soft.chunks_exact(BLOCK_LEN));
             for (index, (native, soft)) in pairs.enumerate() {
-                if native != soft && !compared(&cases[index], native, soft).is_empty() {
-                    found.push((number, index));
+                if native != soft {
+                    let seen = compared(&cases[index], native, soft);
+                    if !seen.is_empty() {
+                        found.push((number, index, seen));
+                    }
                 }
             }
         }
@@ -121,7 +124,7 @@ impl Tester {
 
     /// After a world came to no end: narrows down which case it was. One that ends even the child says nothing: it
     /// destroyed the harness, or what the host's kernel wants of a process.
-    fn disagreements_of_halves(&mut self, cases: &[Case]) -> Result<Vec<(usize, usize)>> {
+    fn disagreements_of_halves(&mut self, cases: &[Case]) -> Result<Vec<(usize, usize, Vec<String>)>> {
         let (first, second) = cases.split_at(cases.len() / 2);
         if first.is_empty() {
             self.deadly += 1;
@@ -133,7 +136,7 @@ impl Tester {
         found.extend(
             others
                 .into_iter()
-                .map(|(guest, index)| (guest, index + first.len())),
+                .map(|(guest, index, seen)| (guest, index + first.len(), seen)),
         );
         Ok(found)
     }
@@ -152,7 +155,13 @@ impl Tester {
     }
 
     /// Leaves out what is not needed for a difference.
-    fn shortest(&mut self, seed: u64, case: &Case, guest: usize) -> Result<Difference> {
+    fn shortest(
+        &mut self,
+        seed: u64,
+        case: &Case,
+        guest: usize,
+        mut seen: Vec<String>,
+    ) -> Result<Difference> {
         let mut case = case.clone();
         for item in (0..case.items.len()).rev() {
             let shorter = case.without(item);
@@ -161,13 +170,18 @@ impl Tester {
             }
         }
         let differences = self.differences(&case, guest)?;
+        if differences.is_empty() {
+            seen.insert(0, "only together with the cases before it:".into());
+        } else {
+            seen = differences;
+        }
         let last = case
             .instructions()
             .into_iter()
             .rfind(|one| one.code() != iced_x86::Code::Nopd);
         let tiers = self.guests[guest].0;
         let kind = last.map_or_else(String::new, |instruction| format!("{:?}", instruction.code()));
-        let text = format!("seed {seed} {tiers:?}\n{}", report::describe(&case, &differences));
+        let text = format!("seed {seed} {tiers:?}\n{}", report::describe(&case, &seen));
         Ok(Difference {
             seed,
             tiers,

@@ -1,5 +1,7 @@
 //! A device as a set of capabilities.
 
+use saved_state::Unit;
+
 use crate::pci::PciFunction;
 
 /// Port addresses a device answers, `first` to `last` inclusive.
@@ -27,6 +29,24 @@ pub trait Device: Send {
 
     /// Puts the device into its state after power-on.
     fn reset(&mut self);
+
+    /// Stops whatever the device does besides answering accesses: from then on it touches neither guest memory nor
+    /// interrupts until [`Device::resume`]. Without effect on one that is paused. Accesses do not come meanwhile.
+    fn pause(&mut self) {}
+
+    /// Goes on where [`Device::pause`], or a [`Device::restore`], left it. Trouble with what the guest set up is told
+    /// to the guest's driver.
+    fn resume(&mut self) {}
+
+    /// The state of a device that is paused, without what it is plugged into. What was saved, restored and saved again
+    /// is equal.
+    fn save(&self) -> Unit;
+
+    /// Takes over what [`Device::save`] gave. Only on a device that is new and paused, whose guest has not run.
+    ///
+    /// # Errors
+    /// What is wrong with the unit; the device must then be thrown away.
+    fn restore(&mut self, unit: &Unit) -> Result<(), saved_state::Error>;
 
     /// Port accesses, where it has any.
     fn ports(&mut self) -> Option<&mut dyn PortDevice> {
@@ -73,6 +93,15 @@ pub trait ConcurrentDevice: Send + Sync {
 
     /// Puts the device into its state after power-on.
     fn reset(&self);
+
+    /// As [`Device::save`].
+    fn save(&self) -> Unit;
+
+    /// As [`Device::restore`].
+    ///
+    /// # Errors
+    /// As there.
+    fn restore(&self, unit: &Unit) -> Result<(), saved_state::Error>;
 
     /// The ports it answers; fixed for its life.
     fn port_ranges(&self) -> Vec<PortRange> {

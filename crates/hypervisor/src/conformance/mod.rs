@@ -92,17 +92,19 @@ pub fn run_all(bench: &Bench<'_>) -> Vec<CaseResult> {
     cases().map(|case| case.run(bench)).collect()
 }
 
-/// Runs the case of that name.
+/// Runs the case of that name; returns what the guest did.
 ///
 /// # Panics
 /// With what differed, and where there is no such case: this is what a `#[test]` calls.
-pub fn assert_passes(bench: &Bench<'_>, name: &str) {
+pub fn assert_passes(bench: &Bench<'_>, name: &str) -> Vec<Access> {
     let case = cases()
         .find(|case| case.name == name)
         .unwrap_or_else(|| panic!("no case is called {name}"));
-    if let Some(failure) = case.run(bench).failure {
+    let CaseResult { failure, trace, .. } = case.run(bench);
+    if let Some(failure) = failure {
         panic!("{name}: {failure}");
     }
+    trace
 }
 
 /// Makes a `#[test]` of every case. The argument is a function that takes a case's name and calls

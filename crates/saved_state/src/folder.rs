@@ -1,0 +1,336 @@
+//! A snapshot's folder: written whole, read with suspicion.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::manifest::{FORMAT, MAX_MANIFEST, is_plain_name};
+use crate::{Error, Identity, Manifest, MemoryRange, Unit, UnitEntry};
+
+const MANIFEST: &str = "manifest";
+const UNITS: &str = "units";
+
+/// A snapshot that is being written, beside its place. Dropped before [`SnapshotWriter::commit`] it leaves nothing.
+pub struct SnapshotWriter {
+    staging: PathBuf,
+    place: PathBuf,
+    identity: Identity,
+    entries: Vec<UnitEntry>,
+    units: Vec<u8>,
+    memory: Vec<MemoryRange>,
+    files: Vec<File>,
+    committed: bool,
+}
+
+impl SnapshotWriter {
+    /// Begins a snapshot that will be the folder `place`, by way of `staging` on the same file system; neither exists.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn new(place: &Path, staging: &Path, identity: Identity) -> Result<Self, Error> {
+        fs::create_dir(staging).map_err(Error::io("make the folder", staging))?;
+        Ok(Self {
+            staging: staging.to_owned(),
+            place: place.to_owned(),
+            identity,
+            entries: Vec::new(),
+            units: Vec::new(),
+            memory: Vec::new(),
+            files: Vec::new(),
+            committed: false,
+        })
+    }
+
+    /// Adds a unit; names are used once.
+    pub fn unit(&mut self, name: &str, unit: &Unit) {
+        self.entries.push(UnitEntry {
+            name: name.to_owned(),
+            schema: unit.schema,
+            offset: self.units.len() as u64,
+            len: unit.bytes.len() as u64,
+            sha256: digest(&unit.bytes),
+        });
+        self.units.extend_from_slice(&unit.bytes);
+    }
+
+    /// Adds a file for guest RAM, to be filled by the caller; `ranges` says which addresses lie where in it.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or a name that is not plain letters, digits, `-` and `_`.
+    pub fn memory_file(&mut self, name: &str, ranges: &[(u64, u64, u64)]) -> Result<File, Error> {
+        if !is_plain_name(name) || [MANIFEST, UNITS].contains(&name) {
+            return Err(Error::Impossible(format!("no file can be called {name}")));
+        }
+        let file = self.create(name)?;
+        let copy = file
+            .try_clone()
+            .map_err(Error::io("keep open", self.staging.join(name)))?;
+        self.files.push(copy);
+        self.memory
+            .extend(ranges.iter().map(|&(gpa, len, offset)| MemoryRange {
+                gpa,
+                len,
+                file: name.to_owned(),
+                offset,
+            }));
+        Ok(file)
+    }
+
+    /// Writes manifest and units, forces everything to the disk and puts the folder into its place, which must be free.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; nothing is left behind.
+    pub fn commit(mut self) -> Result<(), Error> {
+        let manifest = Manifest {
+            format: FORMAT,
+            identity: std::mem::take(&mut self.identity),
+            units: std::mem::take(&mut self.entries),
+            memory: std::mem::take(&mut self.memory),
+        };
+        let text = serde_json::to_vec_pretty(&manifest).map_err(Error::Manifest)?;
+        for (name, bytes) in [(UNITS, &self.units), (MANIFEST, &text)] {
+            let mut file = self.create(name)?;
+            file.write_all(bytes)
+                .map_err(Error::io("write", self.staging.join(name)))?;
+            self.files.push(file);
+        }
+        for file in &self.files {
+            file.sync_all()
+                .map_err(Error::io("force to the disk", &self.staging))?;
+        }
+        sync_folder(&self.staging)?;
+        fs::rename(&self.staging, &self.place).map_err(Error::io("put into its place", &self.place))?;
+        self.committed = true;
+        self.place.parent().map_or(Ok(()), sync_folder)
+    }
+
+    fn create(&self, name: &str) -> Result<File, Error> {
+        let path = self.staging.join(name);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true);
+        options.open(&path).map_err(Error::io("make", path))
+    }
+}
+
+impl Drop for SnapshotWriter {
+    fn drop(&mut self) {
+        if !self.committed {
+            // What stays is swept with other leftovers; the reason that led here is told already.
+            let _ = fs::remove_dir_all(&self.staging);
+        }
+    }
+}
+
+fn sync_folder(path: &Path) -> Result<(), Error> {
+    File::open(path)
+        .and_then(|folder| folder.sync_all())
+        .map_err(Error::io("force to the disk", path))
+}
+
+fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// A snapshot that was opened and whose units are whole.
+pub struct Snapshot {
+    folder: PathBuf,
+    manifest: Manifest,
+    units: Vec<u8>,
+}
+
+impl Snapshot {
+    /// Opens the folder at `path`, reads the manifest and checks every unit's digest. Guest RAM is not looked at, but
+    /// its files are as long as the manifest says.
+    ///
+    /// # Errors
+    /// Whatever is wrong with it.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let text = read_capped(&path.join(MANIFEST), MAX_MANIFEST)?;
+        let manifest = Manifest::parse(&text)?;
+        let len = manifest.units_len();
+        let units = read_capped(&path.join(UNITS), len)?;
+        if units.len() as u64 != len {
+            return Err(damaged(UNITS, format!("it has {} bytes, not {len}", units.len())));
+        }
+        let snapshot = Self {
+            folder: path.to_owned(),
+            manifest,
+            units,
+        };
+        for entry in &snapshot.manifest.units {
+            if digest(snapshot.bytes(entry)) != entry.sha256 {
+                let unit = format!("unit {}", entry.name);
+                return Err(damaged(&unit, "its digest is another".to_owned()));
+            }
+        }
+        snapshot.check_memory_files()?;
+        Ok(snapshot)
+    }
+
+    /// What it says of itself.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The unit of that name.
+    ///
+    /// # Errors
+    /// [`Error::MissingUnit`].
+    pub fn unit(&self, name: &str) -> Result<Unit, Error> {
+        let entry = self.manifest.units.iter().find(|unit| unit.name == name);
+        let entry = entry.ok_or_else(|| Error::MissingUnit(name.to_owned()))?;
+        Ok(Unit {
+            schema: entry.schema,
+            bytes: self.bytes(entry).to_vec(),
+        })
+    }
+
+    /// Opens a memory file for reading.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn memory_file(&self, name: &str) -> Result<File, Error> {
+        let path = self.folder.join(name);
+        File::open(&path).map_err(Error::io("open", path))
+    }
+
+    fn bytes(&self, entry: &UnitEntry) -> &[u8] {
+        // Units follow each other, and the file is as long as all of them.
+        &self.units[entry.offset as usize..][..entry.len as usize]
+    }
+
+    fn check_memory_files(&self) -> Result<(), Error> {
+        for range in &self.manifest.memory {
+            let path = self.folder.join(&range.file);
+            let metadata = fs::symlink_metadata(&path).map_err(Error::io("look at", &path))?;
+            if !metadata.is_file() || metadata.len() < range.offset + range.len {
+                return Err(damaged(&range.file, "it is too short, or no file".to_owned()));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn damaged(what: &str, why: String) -> Error {
+    Error::Damaged {
+        what: what.to_owned(),
+        why,
+    }
+}
+
+/// All of a file, of which no more than `max` bytes and one are read.
+fn read_capped(path: &Path, max: u64) -> Result<Vec<u8>, Error> {
+    let file = File::open(path).map_err(Error::io("open", path))?;
+    let mut bytes = Vec::new();
+    file.take(max + 1)
+        .read_to_end(&mut bytes)
+        .map_err(Error::io("read", path))?;
+    if bytes.len() as u64 > max {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        return Err(damaged(&name, format!("it is longer than {max} bytes")));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(folder: &Path) -> PathBuf {
+        let place = folder.join("one");
+        let identity = Identity::from([("cpu".to_owned(), "v2".to_owned())]);
+        let mut writer = SnapshotWriter::new(&place, &folder.join("one.new"), identity).unwrap();
+        for (name, bytes) in [("first", &b"abc"[..]), ("second", b""), ("third", b"defg")] {
+            writer.unit(
+                name,
+                &Unit {
+                    schema: 3,
+                    bytes: bytes.to_vec(),
+                },
+            );
+        }
+        let file = writer.memory_file("memory", &[(0x1000, 0x2000, 0)]).unwrap();
+        file.set_len(0x2000).unwrap();
+        writer.commit().unwrap();
+        place
+    }
+
+    #[test]
+    fn open_finds_what_was_committed_and_no_leftovers() {
+        let folder = tempfile::tempdir().unwrap();
+        let snapshot = Snapshot::open(&written(folder.path())).unwrap();
+
+        assert_eq!(snapshot.unit("third").unwrap().bytes, b"defg");
+        assert_eq!(snapshot.unit("second").unwrap().schema, 3);
+        assert!(matches!(snapshot.unit("fourth"), Err(Error::MissingUnit(_))));
+        assert_eq!(snapshot.manifest().memory[0].gpa, 0x1000);
+        assert_eq!(
+            snapshot.memory_file("memory").unwrap().metadata().unwrap().len(),
+            0x2000
+        );
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn writer_that_is_dropped_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let staging = folder.path().join("new");
+        let mut writer = SnapshotWriter::new(&folder.path().join("one"), &staging, Identity::new()).unwrap();
+        writer.memory_file("memory", &[]).unwrap();
+        drop(writer);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    /// Every byte of every file flipped, and every file cut short anywhere or gone, is noticed, save in what is only
+    /// for people to read.
+    #[test]
+    fn open_damaged_folder_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = written(folder.path());
+        let path = place.join(UNITS);
+        let whole = fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1;
+            fs::write(&path, &flipped).unwrap();
+            assert!(Snapshot::open(&place).is_err());
+            fs::write(&path, &whole[..at]).unwrap();
+            assert!(Snapshot::open(&place).is_err());
+        }
+        fs::write(&path, [&whole[..], b"more"].concat()).unwrap();
+        assert!(Snapshot::open(&place).is_err());
+        fs::write(&path, &whole).unwrap();
+        let memory = OpenOptions::new().write(true).open(place.join("memory")).unwrap();
+        memory.set_len(0x1fff).unwrap();
+        assert!(Snapshot::open(&place).is_err());
+        memory.set_len(0x2000).unwrap();
+        assert!(Snapshot::open(&place).is_ok());
+        for name in [MANIFEST, UNITS, "memory"] {
+            let away = folder.path().join("away");
+            fs::rename(place.join(name), &away).unwrap();
+            assert!(Snapshot::open(&place).is_err());
+            fs::rename(&away, place.join(name)).unwrap();
+        }
+    }
+
+    #[test]
+    fn open_manifest_with_any_byte_changed_never_panics() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = written(folder.path());
+        let path = place.join(MANIFEST);
+        let whole = fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            for bit in [1, 4, 0x80] {
+                let mut flipped = whole.clone();
+                flipped[at] ^= bit;
+                fs::write(&path, &flipped).unwrap();
+                let _ = Snapshot::open(&place);
+            }
+        }
+    }
+}

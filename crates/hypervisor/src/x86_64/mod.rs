@@ -6,6 +6,7 @@ mod events;
 mod lapic;
 pub mod msr;
 mod registers;
+mod saved;
 mod state;
 mod table;
 mod xsave;

@@ -1,5 +1,5 @@
-//! The macros behind the state table: a struct written once, with numbered fields, gets its list of fields
-//! and its comparison from the same lines.
+//! The macros behind the state table: a struct written once, with numbered fields, gets its list of fields,
+//! its comparison and its form in a snapshot from the same lines.
 
 /// Adds the names of what differs between two values of one type.
 pub(super) trait Compare {
@@ -62,6 +62,8 @@ macro_rules! register_group {
             pub const FIELDS: &'static [(u16, &'static str)] = &[$(($number, stringify!($field))),*];
         }
 
+        saved_state::saved_fields!($name { $($number $field,)* });
+
         impl $crate::x86_64::table::Compare for $name {
             fn compare(&self, other: &Self, path: &str, out: &mut Vec<String>) {
                 $($crate::x86_64::table::Compare::compare(
@@ -106,6 +108,8 @@ macro_rules! state_table {
                 out
             }
         }
+
+        saved_state::saved_fields!($name { $($number $field,)* });
 
         /// How a backend reads and writes one vCPU's state, element by element.
         ///

@@ -47,7 +47,7 @@ impl Unit {
 
     /// The state of what has none.
     pub fn empty() -> Self {
-        Self::new(1, &Empty {})
+        Self::new(1, &Empty)
     }
 
     /// That this is the state of what has none.
@@ -73,7 +73,16 @@ impl Unit {
     }
 }
 
-record! {
-    /// No state.
-    struct Empty {}
+/// A record without fields.
+struct Empty;
+
+impl Saved for Empty {
+    fn encode(&self, out: &mut Vec<u8>) {
+        FieldsWriter::new(out).end();
+    }
+
+    fn decode(input: &mut Decoder<'_>) -> Result<Self, Error> {
+        FieldsReader::new("Empty", input)?.end()?;
+        Ok(Self)
+    }
 }

@@ -8,6 +8,7 @@
 //! `unsafe` is allowed here for mapping and for handing raw host addresses to a hypervisor.
 
 mod file_io;
+mod image;
 mod load_file;
 mod mapping;
 mod ram_view;
@@ -18,6 +19,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 pub use file_io::GuestRange;
+pub use image::Extent;
 pub use ram_view::RamView;
 use vm_memory::mmap::{FromRangesError, GuestRegionMmap, MmapRegion, MmapRegionBuilder, MmapRegionError};
 pub use vm_memory::{

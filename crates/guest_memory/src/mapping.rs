@@ -1,6 +1,8 @@
 //! Host memory behind a region of guest RAM.
 
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::ptr::null_mut;
 
 use vm_memory::bitmap::{Bitmap, WithBitmapSlice};
@@ -69,6 +71,35 @@ impl Mapping {
             return Err(io::Error::last_os_error());
         }
         Ok(mapping)
+    }
+
+    /// Puts `len` bytes of `file` from `offset` on to `at`, instead of the zeroes there, of which nothing was used yet:
+    /// pages come from the file when they are touched, and copies of those that are written stay here. All three are
+    /// multiples of a page.
+    pub(crate) fn overlay(&self, at: usize, len: usize, file: &File, offset: u64) -> io::Result<()> {
+        let inside = at
+            .checked_add(len)
+            .is_some_and(|end| end as u64 <= self.watch.len());
+        let offset = libc::off_t::try_from(offset);
+        let (true, Ok(offset)) = (inside && len > 0, offset) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        // SAFETY: the range is a part of this mapping, and is one again afterwards, with the same rights. Whoever has
+        // its address sees bytes change, as RAM's do.
+        let address = unsafe {
+            libc::mmap(
+                (self.start + at) as *mut libc::c_void,
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE,
+                file.as_raw_fd(),
+                offset,
+            )
+        };
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
     }
 
     /// Its watched pages.

@@ -47,6 +47,11 @@ impl RegionWatch {
         }
     }
 
+    /// Bytes of the region.
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
     /// What `vm-memory` tells of writes from `offset` on.
     pub(crate) fn slice(&self, offset: usize) -> WatchSlice<'_> {
         WatchSlice {

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use crate::manifest::FileEntry;
 use crate::manifest::{FORMAT, MAX_MANIFEST, is_plain_name};
-use crate::{Error, Identity, Manifest, MemoryRange, Unit, UnitEntry};
+use crate::{Error, Identity, Manifest, Unit, UnitEntry};
 
 const MANIFEST: &str = "manifest";
 const UNITS: &str = "units";
@@ -19,8 +20,7 @@ pub struct SnapshotWriter {
     identity: Identity,
     entries: Vec<UnitEntry>,
     units: Vec<u8>,
-    memory: Vec<MemoryRange>,
-    files: Vec<File>,
+    files: Vec<(String, File)>,
     committed: bool,
 }
 
@@ -37,7 +37,6 @@ impl SnapshotWriter {
             identity,
             entries: Vec::new(),
             units: Vec::new(),
-            memory: Vec::new(),
             files: Vec::new(),
             committed: false,
         })
@@ -55,27 +54,18 @@ impl SnapshotWriter {
         self.units.extend_from_slice(&unit.bytes);
     }
 
-    /// Adds a file for guest RAM, to be filled by the caller; `ranges` says which addresses lie where in it.
+    /// Adds a file, to be filled by the caller before [`SnapshotWriter::commit`].
     ///
     /// # Errors
     /// [`Error::Io`], or a name that is not plain letters, digits, `-` and `_`.
-    pub fn memory_file(&mut self, name: &str, ranges: &[(u64, u64, u64)]) -> Result<File, Error> {
+    pub fn file(&mut self, name: &str) -> Result<&File, Error> {
         if !is_plain_name(name) || [MANIFEST, UNITS].contains(&name) {
             return Err(Error::Impossible(format!("no file can be called {name}")));
         }
         let file = self.create(name)?;
-        let copy = file
-            .try_clone()
-            .map_err(Error::io("keep open", self.staging.join(name)))?;
-        self.files.push(copy);
-        self.memory
-            .extend(ranges.iter().map(|&(gpa, len, offset)| MemoryRange {
-                gpa,
-                len,
-                file: name.to_owned(),
-                offset,
-            }));
-        Ok(file)
+        self.files.push((name.to_owned(), file));
+        // It was just added.
+        Ok(&self.files[self.files.len() - 1].1)
     }
 
     /// Writes manifest and units, forces everything to the disk and puts the folder into its place, which must be free.
@@ -83,22 +73,32 @@ impl SnapshotWriter {
     /// # Errors
     /// [`Error::Io`]; nothing is left behind.
     pub fn commit(mut self) -> Result<(), Error> {
+        let mut files = Vec::new();
+        for (name, file) in &self.files {
+            let metadata = file
+                .metadata()
+                .map_err(Error::io("look at", self.staging.join(name)))?;
+            files.push(FileEntry {
+                name: name.clone(),
+                len: metadata.len(),
+            });
+        }
         let manifest = Manifest {
             format: FORMAT,
             identity: std::mem::take(&mut self.identity),
             units: std::mem::take(&mut self.entries),
-            memory: std::mem::take(&mut self.memory),
+            files,
         };
         let text = serde_json::to_vec_pretty(&manifest).map_err(Error::Manifest)?;
         for (name, bytes) in [(UNITS, &self.units), (MANIFEST, &text)] {
             let mut file = self.create(name)?;
             file.write_all(bytes)
                 .map_err(Error::io("write", self.staging.join(name)))?;
-            self.files.push(file);
+            self.files.push((name.to_owned(), file));
         }
-        for file in &self.files {
+        for (name, file) in &self.files {
             file.sync_all()
-                .map_err(Error::io("force to the disk", &self.staging))?;
+                .map_err(Error::io("force to the disk", self.staging.join(name)))?;
         }
         sync_folder(&self.staging)?;
         fs::rename(&self.staging, &self.place).map_err(Error::io("put into its place", &self.place))?;
@@ -144,8 +144,8 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Opens the folder at `path`, reads the manifest and checks every unit's digest. Guest RAM is not looked at, but
-    /// its files are as long as the manifest says.
+    /// Opens the folder at `path`, reads the manifest and checks every unit's digest. What is in the other files is not
+    /// looked at, but they are as long as the manifest says.
     ///
     /// # Errors
     /// Whatever is wrong with it.
@@ -168,7 +168,7 @@ impl Snapshot {
                 return Err(damaged(&unit, "its digest is another".to_owned()));
             }
         }
-        snapshot.check_memory_files()?;
+        snapshot.check_files()?;
         Ok(snapshot)
     }
 
@@ -190,11 +190,14 @@ impl Snapshot {
         })
     }
 
-    /// Opens a memory file for reading.
+    /// Opens one of the files for reading.
     ///
     /// # Errors
-    /// [`Error::Io`].
-    pub fn memory_file(&self, name: &str) -> Result<File, Error> {
+    /// [`Error::Io`], or one that the manifest does not name.
+    pub fn file(&self, name: &str) -> Result<File, Error> {
+        if !self.manifest.files.iter().any(|file| file.name == name) {
+            return Err(Error::Impossible(format!("it names no file {name}")));
+        }
         let path = self.folder.join(name);
         File::open(&path).map_err(Error::io("open", path))
     }
@@ -204,12 +207,13 @@ impl Snapshot {
         &self.units[entry.offset as usize..][..entry.len as usize]
     }
 
-    fn check_memory_files(&self) -> Result<(), Error> {
-        for range in &self.manifest.memory {
-            let path = self.folder.join(&range.file);
+    fn check_files(&self) -> Result<(), Error> {
+        for entry in &self.manifest.files {
+            let path = self.folder.join(&entry.name);
             let metadata = fs::symlink_metadata(&path).map_err(Error::io("look at", &path))?;
-            if !metadata.is_file() || metadata.len() < range.offset + range.len {
-                return Err(damaged(&range.file, "it is too short, or no file".to_owned()));
+            if !metadata.is_file() || metadata.len() != entry.len {
+                let why = format!("it is no file of {} bytes", entry.len);
+                return Err(damaged(&entry.name, why));
             }
         }
         Ok(())
@@ -254,8 +258,7 @@ mod tests {
                 },
             );
         }
-        let file = writer.memory_file("memory", &[(0x1000, 0x2000, 0)]).unwrap();
-        file.set_len(0x2000).unwrap();
+        writer.file("memory").unwrap().set_len(0x2000).unwrap();
         writer.commit().unwrap();
         place
     }
@@ -281,7 +284,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let staging = folder.path().join("new");
         let mut writer = SnapshotWriter::new(&folder.path().join("one"), &staging, Identity::new()).unwrap();
-        writer.memory_file("memory", &[]).unwrap();
+        writer.file("memory").unwrap();
         drop(writer);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }

@@ -6,9 +6,9 @@
 //!
 //! # The folder
 //! ```text
-//! manifest   JSON: format, architecture, identity, units with schema, place, length and SHA-256, memory files
+//! manifest   JSON: format, architecture, identity, units with schema, place, length and SHA-256, other files
 //! units      one record per unit, one after the other
-//! …          memory files, by the names the manifest gives
+//! …          guest RAM, in files by the names the manifest gives
 //! ```
 //! It is made under another name beside its place, every file is forced to the disk, then it is renamed: a reader
 //! finds all of it or nothing. Bytes that come from such a folder are foreign: lengths are capped before anything is
@@ -23,7 +23,7 @@ mod value;
 
 pub use error::Error;
 pub use folder::{Snapshot, SnapshotWriter};
-pub use manifest::{Identity, Manifest, MemoryRange, UnitEntry};
+pub use manifest::{FileEntry, Identity, Manifest, UnitEntry};
 pub use record::{FieldsReader, FieldsWriter};
 pub use value::{Decoder, Saved};
 

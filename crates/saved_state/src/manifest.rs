@@ -13,7 +13,7 @@ pub(crate) const MAX_MANIFEST: u64 = 1 << 20;
 /// The most bytes of all units together.
 pub(crate) const MAX_UNITS_LEN: u64 = 256 << 20;
 const MAX_UNITS: usize = 4096;
-const MAX_RANGES: usize = 64;
+const MAX_FILES: usize = 64;
 const MAX_NAME: usize = 128;
 
 /// What must be the same on the machine that restores: by name, such as `cpu` or `machine`, a value that a person can
@@ -30,8 +30,8 @@ pub struct Manifest {
     pub identity: Identity,
     /// The units, in the order in which they lie in the file.
     pub units: Vec<UnitEntry>,
-    /// Where guest RAM lies.
-    pub memory: Vec<MemoryRange>,
+    /// Files beside manifest and units: guest RAM.
+    pub files: Vec<FileEntry>,
 }
 
 /// Where one unit lies in the file `units`.
@@ -50,18 +50,14 @@ pub struct UnitEntry {
     pub sha256: String,
 }
 
-/// A stretch of guest RAM in a file of the snapshot's folder.
+/// A file of the snapshot's folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct MemoryRange {
-    /// Guest-physical address.
-    pub gpa: u64,
+pub struct FileEntry {
+    /// Its name.
+    pub name: String,
     /// Bytes.
     pub len: u64,
-    /// The file's name.
-    pub file: String,
-    /// Where in the file.
-    pub offset: u64,
 }
 
 impl Manifest {
@@ -86,7 +82,7 @@ impl Manifest {
 
     fn check(&self) -> Result<(), Error> {
         let impossible = |what: &str| Err(Error::Impossible(what.to_owned()));
-        if self.units.len() > MAX_UNITS || self.memory.len() > MAX_RANGES {
+        if self.units.len() > MAX_UNITS || self.files.len() > MAX_FILES {
             return impossible("it has too many parts");
         }
         let mut end = 0;
@@ -101,11 +97,8 @@ impl Manifest {
             }
             end += unit.len;
         }
-        for range in &self.memory {
-            let fits = |start: u64| start.checked_add(range.len).is_some();
-            if !is_plain_name(&range.file) || !fits(range.gpa) || !fits(range.offset) {
-                return impossible("a stretch of memory lies nowhere");
-            }
+        if !self.files.iter().all(|file| is_plain_name(&file.name)) {
+            return impossible("a file lies outside of it");
         }
         Ok(())
     }
@@ -137,11 +130,9 @@ mod tests {
                 len: 5,
                 sha256: "00".to_owned(),
             }],
-            memory: vec![MemoryRange {
-                gpa: 0,
+            files: vec![FileEntry {
+                name: "memory".to_owned(),
                 len: 4096,
-                file: "memory".to_owned(),
-                offset: 0,
             }],
         }
     }
@@ -166,13 +157,11 @@ mod tests {
 
     #[test]
     fn parse_lies_are_refused() {
-        let lies: [fn(&mut Manifest); 6] = [
+        let lies: [fn(&mut Manifest); 4] = [
             |m| m.units[0].offset = 1,
             |m| m.units[0].len = u64::MAX,
             |m| m.units.push(m.units[0].clone()),
-            |m| m.memory[0].file = "../memory".to_owned(),
-            |m| m.memory[0].gpa = u64::MAX,
-            |m| m.memory[0].offset = u64::MAX,
+            |m| m.files[0].name = "../memory".to_owned(),
         ];
         for lie in lies {
             let mut manifest = manifest();

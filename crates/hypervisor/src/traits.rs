@@ -85,6 +85,13 @@ pub trait Vm: Send + Sync {
         doorbell: Arc<dyn Doorbell>,
     ) -> Result<Box<dyn DoorbellGuard>, Error>;
 
+    /// What the backend's paravirtual clock (KVM's, in [`Capabilities::cpuid`]) shows the guest. It runs on.
+    fn clock(&self) -> Result<Duration, Error>;
+
+    /// Sets that clock, after the state of every vCPU and before any of them runs. Without effect where the clock
+    /// follows from the vCPUs' time-stamp counters.
+    fn set_clock(&self, clock: Duration) -> Result<(), Error>;
+
     /// The pages written since the last call, as guest-physical addresses of 4 KiB pages.
     ///
     /// # Errors

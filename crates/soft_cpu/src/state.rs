@@ -167,7 +167,7 @@ impl CpuStateAccess for SoftVcpu {
     }
 
     fn set_tsc(&mut self, value: &u64) -> Result<(), Error> {
-        self.cpu.apic.tsc().set(*value);
+        self.cpu.apic.tsc().restore(*value);
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use hypervisor::x86_64::{Activity, CpuidLeaf, Segment};
 
 use crate::apic::{Apic, Interconnect};
 use crate::attention::Attention;
-use crate::cpu::{Cpu, SegReg, TscClock, control};
+use crate::cpu::{Cpu, SegReg, TscClock, TscEpoch, control};
 
 /// A machine with no devices.
 pub(crate) struct NoDevices;
@@ -32,7 +32,7 @@ impl GuestIo for NoDevices {
 
 /// A processor in flat protected mode without paging, with x87, SSE and AVX state enabled, that starts at `rip`.
 pub(crate) fn flat_cpu(leaves: Vec<CpuidLeaf>, rip: u64) -> Box<Cpu> {
-    let tsc = Arc::new(TscClock::new(Instant::now()));
+    let tsc = Arc::new(TscClock::new(TscEpoch::now()));
     let nobody = Arc::downgrade(&Arc::<Interconnect>::default());
     let apic = Apic::new(0, tsc, Arc::new(Attention::default()), nobody);
     let mut cpu = Cpu::new(apic, leaves);

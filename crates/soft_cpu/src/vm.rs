@@ -1,7 +1,7 @@
 //! The backend and its virtual machines.
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::Duration;
 
 use guest_memory::{GuestMemory, RamRegion, WriteObserver};
 use hypervisor::x86_64::{CpuidLeaf, for_vcpu};
@@ -12,7 +12,7 @@ use hypervisor::{
 
 use crate::apic::{Apic, Interconnect};
 use crate::attention::{Attention, FORGET_WRITES};
-use crate::cpu::{Cpu, TSC_KHZ, TscClock};
+use crate::cpu::{Cpu, TSC_KHZ, TscClock, TscEpoch};
 use crate::memory::Memory;
 use crate::observe::{Observation, Sampler, Trace, TraceKind, Tracer, Undefined};
 use crate::system;
@@ -89,8 +89,7 @@ pub(crate) struct Shared {
     memory: RwLock<Arc<Memory>>,
     interconnect: Arc<Interconnect>,
     routes: Mutex<Vec<Option<Msi>>>,
-    /// When the time-stamp counters were 0.
-    epoch: Instant,
+    epoch: Arc<TscEpoch>,
     tiers: Tiers,
     trace: Option<Trace>,
     sampler: Option<Sampler>,
@@ -109,7 +108,7 @@ impl Shared {
             memory: RwLock::default(),
             interconnect: Arc::default(),
             routes: Mutex::new(vec![None; config.ioapic_lines as usize]),
-            epoch: Instant::now(),
+            epoch: TscEpoch::now(),
             tiers,
             trace: observation.trace.clone(),
             sampler,
@@ -149,7 +148,7 @@ impl Vm for SoftVm {
     fn create_vcpu(&self, index: u32, cpuid: &[CpuidLeaf]) -> Result<Box<dyn Vcpu>, Error> {
         let shared = &self.shared;
         let attention = Arc::new(Attention::default());
-        let tsc = Arc::new(TscClock::new(shared.epoch));
+        let tsc = Arc::new(TscClock::new(shared.epoch.clone()));
         let apic = Apic::new(index, tsc, attention, Arc::downgrade(&shared.interconnect));
         shared.interconnect.add(apic.clone());
         let leaves = for_vcpu(cpuid, index, shared.vcpus);
@@ -189,6 +188,22 @@ impl Vm for SoftVm {
     ) -> Result<Box<dyn DoorbellGuard>, Error> {
         // An access of a device is a function call here: there is no exit to save.
         Err(Error::Unsupported("doorbells"))
+    }
+
+    /// It follows from the time-stamp counters.
+    fn clock(&self) -> Result<Duration, Error> {
+        let ticks = self
+            .shared
+            .interconnect
+            .all()
+            .first()
+            .map(|apic| apic.tsc().now());
+        // A tick is a nanosecond.
+        Ok(Duration::from_nanos(ticks.unwrap_or(0)))
+    }
+
+    fn set_clock(&self, _clock: Duration) -> Result<(), Error> {
+        Ok(())
     }
 
     fn take_dirty_pages(&self) -> Result<Vec<u64>, Error> {

@@ -2,6 +2,7 @@
 
 use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use guest_memory::{GuestMemory, PAGE_SIZE, RamRegion};
 use hypervisor::x86_64::{CpuidLeaf, for_vcpu};
@@ -9,7 +10,8 @@ use hypervisor::{Doorbell, DoorbellAddress, DoorbellGuard, Error, Msi, Vcpu, Vm,
 use kvm_bindings::{
     KVM_CAP_EXCEPTION_PAYLOAD, KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_X2APIC_API, KVM_IRQ_ROUTING_MSI,
     KVM_MEM_LOG_DIRTY_PAGES, KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK, KVM_X2APIC_API_USE_32BIT_IDS,
-    KvmIrqRouting, kvm_enable_cap, kvm_irq_routing_entry, kvm_msi, kvm_userspace_memory_region,
+    KvmIrqRouting, kvm_clock_data, kvm_enable_cap, kvm_irq_routing_entry, kvm_msi,
+    kvm_userspace_memory_region,
 };
 use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
 use vmm_sys_util::eventfd::EventFd;
@@ -153,6 +155,19 @@ impl Vm for KvmVm {
         self.fd
             .set_gsi_routing(&table)
             .map_err(host("route an interrupt line"))
+    }
+
+    fn clock(&self) -> Result<Duration, Error> {
+        let data = self.fd.get_clock().map_err(host("read the guest's clock"))?;
+        Ok(Duration::from_nanos(data.clock))
+    }
+
+    fn set_clock(&self, clock: Duration) -> Result<(), Error> {
+        let data = kvm_clock_data {
+            clock: u64::try_from(clock.as_nanos()).unwrap_or(u64::MAX),
+            ..Default::default()
+        };
+        self.fd.set_clock(&data).map_err(host("set the guest's clock"))
     }
 
     fn register_doorbell(

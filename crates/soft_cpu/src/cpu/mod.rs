@@ -12,7 +12,7 @@ use hypervisor::x86_64::{
 
 pub(crate) use features::Features;
 pub(crate) use mode::{Mode, TlbSet, VectorMode};
-pub(crate) use tsc::{TSC_KHZ, TscClock};
+pub(crate) use tsc::{TSC_KHZ, TscClock, TscEpoch};
 
 use crate::apic::Apic;
 use crate::blocks::Blocks;

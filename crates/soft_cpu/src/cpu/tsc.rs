@@ -1,29 +1,63 @@
 //! The time-stamp counter: one tick is a nanosecond of the host's monotonic clock.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Its frequency.
 pub(crate) const TSC_KHZ: u32 = 1_000_000;
 
+/// Counters set from outside to values that differ by less than this, in ticks, are meant to be in step: they were read
+/// one after the other, and are set one after the other.
+const IN_STEP: u64 = 1_000_000_000;
+
+/// Where the counters of one VM begin.
+#[derive(Debug)]
+pub(crate) struct TscEpoch {
+    start: Instant,
+    /// What was last set from outside, as an offset.
+    offset: AtomicU64,
+}
+
+impl TscEpoch {
+    /// They are 0 now.
+    pub(crate) fn now() -> Arc<Self> {
+        Arc::new(Self {
+            start: Instant::now(),
+            offset: AtomicU64::new(0),
+        })
+    }
+}
+
 /// One vCPU's counter, shared with its local APIC. All vCPUs of a VM start from the same moment.
 #[derive(Debug)]
 pub(crate) struct TscClock {
-    epoch: Instant,
+    epoch: Arc<TscEpoch>,
     offset: AtomicU64,
 }
 
 impl TscClock {
     /// A counter that was 0 at `epoch`.
-    pub(crate) fn new(epoch: Instant) -> Self {
+    pub(crate) fn new(epoch: Arc<TscEpoch>) -> Self {
         Self {
             epoch,
             offset: AtomicU64::new(0),
         }
     }
 
+    /// Sets the counter from outside, in step with those of the VM's other vCPUs that were set to about the same.
+    pub(crate) fn restore(&self, ticks: u64) {
+        let wanted = ticks.wrapping_sub(self.since_epoch());
+        let last = self.epoch.offset.load(Ordering::Relaxed);
+        let apart = wanted.wrapping_sub(last);
+        let in_step = apart.min(apart.wrapping_neg()) < IN_STEP;
+        let offset = if in_step { last } else { wanted };
+        self.epoch.offset.store(offset, Ordering::Relaxed);
+        self.offset.store(offset, Ordering::Relaxed);
+    }
+
     fn since_epoch(&self) -> u64 {
-        self.epoch.elapsed().as_nanos() as u64
+        self.epoch.start.elapsed().as_nanos() as u64
     }
 
     /// The counter now.
@@ -43,5 +77,25 @@ impl TscClock {
         const CENTURY: u64 = 100 * 365 * 24 * 3600 * 1_000_000_000;
         let left = ticks.saturating_sub(self.now()).min(CENTURY);
         Instant::now() + Duration::from_nanos(left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn restored_counters_of_one_vm_are_in_step() {
+        let epoch = TscEpoch::now();
+        let clocks = [(); 2].map(|()| TscClock::new(epoch.clone()));
+
+        clocks[0].restore(1 << 50);
+        clocks[1].restore((1 << 50) + 20_000);
+
+        assert!(clocks[0].now() >= 1 << 50);
+        assert_eq!(
+            clocks[0].offset.load(Ordering::Relaxed),
+            clocks[1].offset.load(Ordering::Relaxed)
+        );
     }
 }

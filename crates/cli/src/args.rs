@@ -64,6 +64,9 @@ pub(crate) enum Request {
     Images,
     /// Remove images from the cache
     Rmi(Names),
+    /// See to the snapshots of booted guests that make starts fast
+    #[command(subcommand)]
+    Cache(CacheRequest),
     /// Tell which CPU backends can be used here
     Doctor,
     /// Boot a kernel with an initial RAM file system, its console on standard output
@@ -127,6 +130,12 @@ pub(crate) struct Run {
     /// Show what the guest's kernel says on standard error
     #[arg(long)]
     pub(crate) dmesg: bool,
+    /// Tell on standard error when what happened
+    #[arg(long)]
+    pub(crate) timing: bool,
+    /// Boot the guest, rather than start it from a snapshot of one that has booted, and keep none
+    #[arg(long)]
+    pub(crate) no_snapshot: bool,
     /// CPU backend to use; `cc doctor` lists them
     #[arg(long, value_name = "NAME")]
     pub(crate) backend: Option<String>,
@@ -236,6 +245,20 @@ pub(crate) struct Names {
     /// The images
     #[arg(required = true, value_name = "IMAGE")]
     pub(crate) images: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CacheRequest {
+    /// List them, the one used last first
+    Ls,
+    /// Remove those used longest ago, until the others fit
+    Prune {
+        /// What may stay, in MiB, or with M or G after the number [default: nothing]
+        #[arg(long, value_name = "SIZE", default_value = "0", value_parser = values::size_mib)]
+        keep: u64,
+    },
+    /// Read all of them and remove those that are damaged
+    Verify,
 }
 
 #[derive(Debug, Args)]

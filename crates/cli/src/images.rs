@@ -101,8 +101,8 @@ fn for_each(names: &[String], mut act: impl FnMut(&str) -> Result<()>) -> u8 {
 }
 
 /// The first digits of a digest, enough to tell images apart.
-fn short(id: &str) -> String {
-    id.rsplit(':')
+pub(crate) fn short(id: &str) -> String {
+    id.rsplit([':', '-'])
         .next()
         .unwrap_or_default()
         .chars()

@@ -9,6 +9,7 @@
 mod args;
 mod attach;
 mod boot_bench;
+mod cache;
 mod doctor;
 mod environment;
 mod images;
@@ -56,6 +57,7 @@ fn obey(arguments: &Arguments) -> anyhow::Result<u8> {
         Request::Pull(pull) => images::pull(common, pull),
         Request::Images => images::list(common),
         Request::Rmi(names) => images::remove(common, names),
+        Request::Cache(request) => cache::cache(common, request),
         Request::Doctor => doctor::doctor(common),
         Request::BootBench(boot) => boot_bench::boot(common, boot),
     }

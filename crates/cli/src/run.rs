@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use crumblecracker::{
-    Command, Error, Image, Instance, InstanceOptions, KernelChoice, Library, Progress, PullPolicy, Share,
+    Command, Error, Image, Instance, InstanceOptions, KernelChoice, Library, Moment, Progress, PullPolicy,
+    Share, Timeline,
 };
 use tracing::warn;
 
 use crate::args::{Common, Run};
 use crate::attach::{self, Attachment};
-use crate::print::Stderr;
+use crate::print::{self, Stderr};
 use crate::progress::Display;
 use crate::values::VolumeSpec;
 use crate::watch::Watch;
@@ -27,16 +28,36 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// Runs a command in a new guest; gives its exit status.
 pub(crate) fn run(common: &Common, arguments: &Run) -> Result<u8> {
+    let timeline = Timeline::default();
     let watch = Watch::begin(arguments)?;
-    let ended = run_watched(common, arguments, &watch);
-    watch.end(ended)
+    let ended = run_watched(common, arguments, &watch, &timeline);
+    let ended = watch.end(ended);
+    if arguments.timing {
+        timeline.mark("end");
+        // Nobody can be told that standard error is gone.
+        let _ = Stderr.write_all(timing(&timeline.moments()).as_bytes());
+    }
+    ended
 }
 
-fn run_watched(common: &Common, arguments: &Run, watch: &Watch) -> Result<u8> {
+/// The moments as a table: when, how long after the one before, what.
+fn timing(moments: &[Moment]) -> String {
+    let milliseconds = |time: Duration| format!("{:8.2} ms", time.as_secs_f64() * 1e3);
+    let mut before = Duration::ZERO;
+    let mut rows = Vec::new();
+    for Moment { at, what } in moments {
+        rows.push([milliseconds(*at), milliseconds(*at - before), what.clone()]);
+        before = *at;
+    }
+    print::table(["AT", "AFTER", "WHAT"], &rows)
+}
+
+fn run_watched(common: &Common, arguments: &Run, watch: &Watch, timeline: &Timeline) -> Result<u8> {
     // What needs no guest is refused before anything is fetched.
     let command = command(arguments)?;
     let options = InstanceOptions {
         profiler: watch.observation().profiler.clone(),
+        timeline: timeline.clone(),
         ..instance_options(arguments)?
     };
     let library = common.library()?;
@@ -45,8 +66,10 @@ fn run_watched(common: &Common, arguments: &Run, watch: &Watch) -> Result<u8> {
     let listener: Arc<dyn Progress> = display.clone();
     let pull = arguments.fetch.options(arguments.pull.into());
     let image = display.step(name, || library.image(name, &pull, &listener), Image::id)?;
+    timeline.mark("image resolved");
     let backend = arguments.backend.as_deref();
     let backend = crumblecracker::open_observed_backend(backend, &library, watch.observation())?;
+    timeline.mark("backend opened");
     settle_in_background(&library);
     let start = || Instance::start(&library, &image, backend, &options, &*display);
     let instance = display.step("guest", start, |_| "it is up".to_owned())?;
@@ -152,6 +175,12 @@ fn instance_options(arguments: &Run) -> Result<InstanceOptions> {
         },
         boot_deadline: arguments.boot_timeout.unwrap_or(usual.boot_deadline),
         profiler: None,
+        // Who wants to see the boot, or all of what the guest does, gets one that boots.
+        snapshots: !(arguments.no_snapshot
+            || arguments.dmesg
+            || arguments.profile.is_some()
+            || !arguments.trace.is_empty()),
+        timeline: Timeline::default(),
     })
 }
 

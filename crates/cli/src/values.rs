@@ -6,8 +6,16 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use crumblecracker::Share;
 
-/// The value of `--memory` in MiB: a number, alone or with `M` or `G`, and `B` or `iB` where people like it.
+/// The value of `--memory` in MiB, as [`size_mib`] has it.
 pub(crate) fn memory_mib(text: &str) -> Result<u64, String> {
+    match size_mib(text)? {
+        0 => Err("no guest has that much memory".to_owned()),
+        size => Ok(size),
+    }
+}
+
+/// A size in MiB: a number, alone or with `M` or `G`, and `B` or `iB` where people like it.
+pub(crate) fn size_mib(text: &str) -> Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let factor = match unit.to_ascii_lowercase().as_str() {
@@ -18,10 +26,9 @@ pub(crate) fn memory_mib(text: &str) -> Result<u64, String> {
     let number: u64 = number
         .parse()
         .map_err(|_| "a size begins with a number".to_owned())?;
-    match number.checked_mul(factor) {
-        Some(0) | None => Err("no guest has that much memory".to_owned()),
-        Some(size) => Ok(size),
-    }
+    number
+        .checked_mul(factor)
+        .ok_or_else(|| "nothing is that large".to_owned())
 }
 
 /// A time in seconds, with a fraction where wanted.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use hypervisor::Hypervisor;
-use machine::{CommandLine, Machine, MachineConfig, Outcome};
+use machine::{BootImage, CommandLine, Machine, MachineConfig, Outcome};
 
 use crate::console::{ConsoleLog, ConsoleSink};
 use crate::plugs::plug;
@@ -39,6 +39,8 @@ pub fn boot_kernel(boot: &BootOnly<'_>, hypervisor: Arc<dyn Hypervisor>, sink: C
     let config = MachineConfig {
         memory_mib: boot.memory_mib,
         vcpus: 1,
+    };
+    let image = BootImage {
         kernel,
         initramfs,
         command_line,
@@ -48,7 +50,7 @@ pub fn boot_kernel(boot: &BootOnly<'_>, hypervisor: Arc<dyn Hypervisor>, sink: C
         log.follow(consoles.serial, Some(sink.clone()))?,
         log.follow(consoles.virtio, Some(sink))?,
     ];
-    let machine = Machine::boot(&config, backends)?;
+    let machine = Machine::boot(&config, &image, backends)?;
     let outcome = machine.wait(None);
     drop(machine);
     for reader in readers {

@@ -50,6 +50,15 @@ pub enum Error {
     /// The user to run as is not in the image.
     #[error("user {0} is not in the image's /etc/passwd or /etc/group; give a number")]
     NoUser(String),
+    /// Snapshots of guests.
+    #[error(transparent)]
+    Snapshot(#[from] saved_state::Error),
+    /// A cache of snapshots that somebody else could have filled.
+    #[error(
+        "the snapshots in {} are not used: the folder belongs to another user, or others may write to it",
+        .0.display()
+    )]
+    ForeignCache(PathBuf),
     /// A file tree for the guest cannot be made.
     #[error(transparent)]
     Vfs(#[from] vfs::Error),

@@ -2,26 +2,23 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use device_backends::{Entropy, HostEnd, byte_pipe};
-use guest::InitramfsSpec;
-use guest_protocol::{Configure, Exec, Mount, MountRoot, PORT_NAME, Shutdown, Stdio, ToGuest};
+use guest_protocol::{Exec, Mount, MountRoot, Shutdown, Stdio, ToGuest};
 use hypervisor::Hypervisor;
-use machine::{CommandLine, FileSystem, Machine, MachineConfig, MachineHandle, SerialPort};
+use machine::{FileSystem, Machine};
 use oci::debian::Refresh;
 use tracing::debug;
 use vfs::{HostShare, HostShareOptions, Overlay, OverlayOptions, Server};
 
+use crate::bring_up::{Guest, Keeping};
 use crate::console::{ConsoleLog, ConsoleSink};
 use crate::fs::Fs;
 use crate::image_tree::ImageTree;
-use crate::plugs::{HostEntropy, PIPE_CAPACITY, plug};
 use crate::post_mortem::PostMortem;
 use crate::session::{Process, Session};
 use crate::user::{Accounts, Credentials};
-use crate::{Error, Image, KernelChoice, Library, Profiler, Result};
+use crate::{Error, Image, KernelChoice, Library, Profiler, Result, Timeline};
 
 /// The most that is read of an image's passwd and group.
 const ACCOUNTS_MAX: u64 = 4 << 20;
@@ -60,6 +57,10 @@ pub struct InstanceOptions {
     pub boot_deadline: Duration,
     /// What gathers where its time goes, to be told which kernel boots; the backend has it as well.
     pub profiler: Option<Profiler>,
+    /// Whether the guest may come from a snapshot of one that has booted, and leave one.
+    pub snapshots: bool,
+    /// Where it is noted when what happened.
+    pub timeline: Timeline,
 }
 
 impl Default for InstanceOptions {
@@ -75,6 +76,8 @@ impl Default for InstanceOptions {
             console: None,
             boot_deadline: Duration::from_secs(60),
             profiler: None,
+            snapshots: true,
+            timeline: Timeline::default(),
         }
     }
 }
@@ -105,6 +108,9 @@ pub struct Instance {
     image: Image,
     accounts: Accounts,
     console: ConsoleLog,
+    timeline: Timeline,
+    /// Ends after the machine.
+    _keeping: Option<Keeping>,
 }
 
 impl Instance {
@@ -119,10 +125,6 @@ impl Instance {
         options: &InstanceOptions,
         progress: &dyn oci::Progress,
     ) -> Result<Self> {
-        let kernel = library.kernel(&options.kernel, options.refresh, progress)?;
-        if let Some(profiler) = &options.profiler {
-            profiler.boots(&kernel);
-        }
         let root = root_tree(image, &options.hostname)?;
         let accounts = Accounts {
             passwd: root.read_file("/etc/passwd", ACCOUNTS_MAX).unwrap_or_default(),
@@ -134,29 +136,12 @@ impl Instance {
         }];
         let (mounts, shares) = shares(&options.shares)?;
         file_systems.extend(shares);
-        let config = MachineConfig {
-            memory_mib: options.memory_mib,
-            vcpus: options.vcpus,
-            kernel,
-            initramfs: guest::initramfs(&InitramfsSpec {
-                arch: guest::Arch::Amd64,
-                modules: Vec::new(),
-            })
-            .map_err(|e| Error::Guest(e.to_string()))?,
-            command_line: command_line(options),
-        };
-        let (channel, control) = byte_pipe(PIPE_CAPACITY);
-        let control_port = SerialPort {
-            name: PORT_NAME.to_owned(),
-            stream: Box::new(channel),
-        };
-        let (backends, consoles) = plug(hypervisor, vec![control_port], file_systems);
-        let machine = Machine::boot(&config, backends).map_err(|error| not_booted(error, &options.kernel))?;
-        let console = ConsoleLog::default();
-        console.follow(consoles.serial, options.console.clone())?;
-        console.follow(consoles.virtio, options.console.clone())?;
-        close_at_end(machine.handle(), control.clone())?;
-        let session = connect(control, &machine, &console, options)?;
+        let Guest {
+            machine,
+            session,
+            console,
+            keeping,
+        } = Guest::bring_up(library, hypervisor, file_systems, options, progress)?;
         session.request(ToGuest::MountRoot(MountRoot {
             tag: ROOT_TAG.into(),
             read_only: false,
@@ -164,12 +149,15 @@ impl Instance {
         for mount in mounts {
             session.request(ToGuest::Mount(mount))?;
         }
+        options.timeline.mark("root attached");
         Ok(Self {
             machine,
             session,
             image: image.clone(),
             accounts,
             console,
+            timeline: options.timeline.clone(),
+            _keeping: keeping,
         })
     }
 
@@ -178,7 +166,7 @@ impl Instance {
     /// # Errors
     /// [`Error::NoCommand`], [`Error::NoUser`], [`Error::Request`], [`Error::GuestGone`].
     pub fn spawn(&self, command: &Command) -> Result<Process> {
-        self.session.exec(self.exec_of(command)?)
+        self.session.exec(self.exec_of(command)?, &self.timeline)
     }
 
     /// The guest's files.
@@ -255,17 +243,6 @@ impl Instance {
     }
 }
 
-/// A kernel that cannot be loaded is told by the name its user gave it.
-fn not_booted(error: machine::Error, kernel: &KernelChoice) -> Error {
-    match (error, kernel) {
-        (machine::Error::Kernel(reason), KernelChoice::File(path)) => Error::Kernel {
-            path: path.clone(),
-            reason,
-        },
-        (error, _) => error.into(),
-    }
-}
-
 fn root_tree(image: &Image, hostname: &str) -> Result<Overlay> {
     let tree = ImageTree::new(image.index()?);
     let root = Overlay::new(Arc::new(tree), &OverlayOptions::default())?;
@@ -312,64 +289,6 @@ fn shares(shares: &[Share]) -> Result<(Vec<Mount>, Vec<FileSystem>)> {
         });
     }
     Ok((mounts, file_systems))
-}
-
-fn command_line(options: &InstanceOptions) -> CommandLine {
-    let mut line = CommandLine::standard();
-    // Panics are always told; everything else only to who asks.
-    line.push(if options.console.is_some() {
-        "loglevel=7"
-    } else {
-        "quiet"
-    });
-    line
-}
-
-/// Whoever waits for the guest hears when there is none any more.
-fn close_at_end(machine: MachineHandle, control: HostEnd) -> Result<()> {
-    let close = move || {
-        machine.wait(None);
-        control.shutdown();
-    };
-    thread::Builder::new()
-        .name("end".to_owned())
-        .spawn(close)
-        .map_err(|source| Error::Host {
-            doing: "start a thread",
-            source,
-        })?;
-    Ok(())
-}
-
-fn connect(
-    control: HostEnd,
-    machine: &Machine,
-    console: &ConsoleLog,
-    options: &InstanceOptions,
-) -> Result<Session> {
-    let mut entropy = vec![0; 64];
-    HostEntropy.fill(&mut entropy).map_err(|source| Error::Host {
-        doing: "get random bytes",
-        source,
-    })?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let configure = Configure {
-        version: 0,
-        hostname: options.hostname.clone().into_bytes(),
-        wall_clock_ns: u64::try_from(now.as_nanos()).unwrap_or(0),
-        entropy,
-    };
-    let give_up = || match machine.wait(Some(Duration::ZERO)) {
-        None => Ok(()),
-        Some(outcome) => Err(Error::BootEnded(PostMortem::new(Some(outcome), console))),
-    };
-    Session::open(control, configure, options.boot_deadline, &give_up).map_err(|error| match error {
-        Error::BootDeadline(deadline) => Error::BootEnded(PostMortem {
-            how: format!("nothing within {} seconds", deadline.as_secs_f32()),
-            ..PostMortem::new(None, console)
-        }),
-        other => other,
-    })
 }
 
 /// Entrypoint and command as Docker combines them: a new entrypoint makes the image's command void.

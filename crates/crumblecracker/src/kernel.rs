@@ -20,6 +20,14 @@ pub enum KernelChoice {
     File(PathBuf),
 }
 
+/// A kernel that can be booted.
+pub(crate) struct Kernel {
+    /// As an ELF file.
+    pub(crate) elf: File,
+    /// Digest of the image it came in.
+    pub(crate) digest: String,
+}
+
 impl Library {
     /// Brings the default kernel into the cache, ready to boot; returns its version.
     ///
@@ -29,39 +37,38 @@ impl Library {
         Ok(self.debian_kernel(refresh, progress)?.0)
     }
 
-    /// The ELF file of a kernel, opened.
+    /// A kernel, its file opened.
     pub(crate) fn kernel(
         &self,
         choice: &KernelChoice,
         refresh: Refresh,
         progress: &dyn Progress,
-    ) -> Result<File> {
+    ) -> Result<Kernel> {
         match choice {
             KernelChoice::Debian => Ok(self.debian_kernel(refresh, progress)?.1),
             KernelChoice::File(path) => {
                 let bytes = read(path)?;
-                let key = Digest::of(&bytes).to_string();
-                self.unpacked(path, &key)
+                self.unpacked(path, Digest::of(&bytes).to_string())
             }
         }
     }
 
-    /// Version and ELF file of the default kernel.
-    fn debian_kernel(&self, refresh: Refresh, progress: &dyn Progress) -> Result<(String, File)> {
+    /// The default kernel and its version.
+    fn debian_kernel(&self, refresh: Refresh, progress: &dyn Progress) -> Result<(String, Kernel)> {
         let kernel = self
             .debian()?
             .kernel(&Platform::linux("amd64"), refresh, progress)?;
-        let file = self.unpacked(&kernel.image, &kernel.digest.to_string())?;
-        Ok((kernel.version, file))
+        let unpacked = self.unpacked(&kernel.image, kernel.digest.to_string())?;
+        Ok((kernel.version, unpacked))
     }
 
-    /// The unpacked form of the kernel in `image`, whose content `key` identifies; made where it is missing,
+    /// The unpacked form of the kernel in `image`, whose content `digest` identifies; made where it is missing,
     /// staged and renamed so that it is whole or absent.
-    fn unpacked(&self, image: &Path, key: &str) -> Result<File> {
+    fn unpacked(&self, image: &Path, digest: String) -> Result<Kernel> {
         let folder = self.cache_folder().join("kernels");
-        let path = folder.join(format!("{}.elf", key.replace(':', "-")));
-        if let Ok(file) = File::open(&path) {
-            return Ok(file);
+        let path = folder.join(format!("{}.elf", digest.replace(':', "-")));
+        if let Ok(elf) = File::open(&path) {
+            return Ok(Kernel { elf, digest });
         }
         let refused = |reason: String| Error::Kernel {
             path: image.to_owned(),
@@ -74,7 +81,8 @@ impl Library {
         staged.write_all(&elf).map_err(failed.clone())?;
         staged.as_file().sync_all().map_err(failed.clone())?;
         staged.persist(&path).map_err(|error| failed(error.error))?;
-        File::open(&path).map_err(Error::file("open", &path))
+        let elf = File::open(&path).map_err(Error::file("open", &path))?;
+        Ok(Kernel { elf, digest })
     }
 }
 

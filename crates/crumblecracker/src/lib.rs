@@ -22,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 mod boot_only;
+mod bring_up;
 mod console;
 mod doctor;
 mod error;
@@ -35,6 +36,8 @@ mod plugs;
 mod post_mortem;
 mod profile;
 pub mod session;
+mod snapshot_cache;
+mod timeline;
 mod user;
 
 pub use boot_only::{BootOnly, boot_kernel};
@@ -50,4 +53,6 @@ pub use oci::debian::Refresh;
 pub use oci::{Event, ImageConfig, Platform, Progress};
 pub use post_mortem::PostMortem;
 pub use profile::Profiler;
+pub use snapshot_cache::{CachedSnapshot, SnapshotCache};
 pub use soft_cpu::{Trace, TraceKind, TraceLines};
+pub use timeline::{Moment, Timeline};

@@ -24,6 +24,6 @@ pub use code_memory::CodeMemory;
 pub use direct::{DIRECT_ALIGNMENT, set_direct};
 pub use error::Error;
 pub use event::Event;
-pub use permissions::{permission_bits, set_permission_bits};
+pub use permissions::{disk_usage, only_we_write, permission_bits, set_permission_bits};
 pub use random::random_bytes;
 pub use thread_interrupt::RunningThread;

@@ -19,6 +19,18 @@ pub fn set_permission_bits(file: &File, bits: u32) -> io::Result<()> {
     sys::set_permission_bits(file, bits & 0o777)
 }
 
+/// Whether a file or folder belongs to the user this process runs as, and nobody else may write to it.
+pub fn only_we_write(metadata: &Metadata) -> bool {
+    /// Write, for the group and for others.
+    const OTHERS_WRITE: u32 = 0o022;
+    sys::is_ours(metadata) && sys::permission_bits(metadata) & OTHERS_WRITE == 0
+}
+
+/// What a file takes on the disk, in bytes: holes take nothing.
+pub fn disk_usage(metadata: &Metadata) -> u64 {
+    sys::disk_usage(metadata)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -30,5 +42,24 @@ mod tests {
         set_permission_bits(&file, 0o6751).unwrap();
 
         assert_eq!(permission_bits(&file.metadata().unwrap()), 0o751);
+    }
+
+    #[test]
+    fn only_we_write_own_file_is_true_until_others_may() {
+        let file = tempfile::tempfile().unwrap();
+        set_permission_bits(&file, 0o644).unwrap();
+        assert!(only_we_write(&file.metadata().unwrap()));
+
+        set_permission_bits(&file, 0o664).unwrap();
+
+        assert!(!only_we_write(&file.metadata().unwrap()));
+    }
+
+    #[test]
+    fn disk_usage_of_a_hole_is_nothing() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 30).unwrap();
+
+        assert!(disk_usage(&file.metadata().unwrap()) < 1 << 20);
     }
 }

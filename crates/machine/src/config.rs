@@ -9,11 +9,16 @@ use hypervisor::Hypervisor;
 use crate::boot::CommandLine;
 
 /// Settings of a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MachineConfig {
     /// RAM in MiB.
     pub memory_mib: u64,
     /// Number of vCPUs.
     pub vcpus: u32,
+}
+
+/// What a machine boots.
+pub struct BootImage {
     /// The kernel as an ELF file (see [`crate::unpack_kernel`]).
     pub kernel: File,
     /// The initial RAM file system.
@@ -44,7 +49,8 @@ pub struct SerialPort {
     pub stream: Box<dyn ByteStream>,
 }
 
-/// One file system for the guest.
+/// One file system for the guest. Clones are the same.
+#[derive(Clone)]
 pub struct FileSystem {
     /// The tag by which the guest mounts it, at most 36 bytes.
     pub tag: String,

@@ -58,6 +58,18 @@ pub enum Error {
         /// What stands against it.
         reason: String,
     },
+    /// A snapshot cannot be written, or read.
+    #[error("the snapshot")]
+    Snapshot(#[from] saved_state::Error),
+    /// A snapshot of another machine, or made on another CPU.
+    #[error("the snapshot is of another machine: {}", .0.join("; "))]
+    Mismatch(Vec<String>),
+    /// RAM cannot be written to a snapshot or mapped from it.
+    #[error("guest memory and the snapshot's file")]
+    MemoryImage(#[source] std::io::Error),
+    /// The machine has ended.
+    #[error("the machine has ended")]
+    Ended,
     /// The host gave no thread.
     #[error("cannot start a thread")]
     Thread(#[source] std::io::Error),

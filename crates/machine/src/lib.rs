@@ -1,4 +1,4 @@
-//! One virtual machine: profile, boot, wiring, run.
+//! One virtual machine: profile, boot, wiring, run, capture, restore.
 //!
 //! **Knows:** the x86-64 machine's addresses, which devices it has and how they are wired, how a Linux kernel
 //! is started, and both sides that must not know each other: devices and the CPU backend.
@@ -9,15 +9,17 @@
 mod acpi;
 pub mod boot;
 mod config;
+mod devices;
 mod dispatch;
 mod error;
 pub mod layout;
 mod machine;
 mod run;
+mod snapshot;
 mod wiring;
 
 pub use boot::{CommandLine, KernelImageError, unpack_kernel};
-pub use config::{Backends, FileSystem, MachineConfig, SerialPort};
+pub use config::{Backends, BootImage, FileSystem, MachineConfig, SerialPort};
 pub use error::Error;
 pub use machine::{Machine, MachineHandle};
 pub use run::Outcome;

@@ -7,20 +7,35 @@ use chipset::ioapic::IoApic;
 use chipset::pm::PowerRegisters;
 use guest_memory::{Bytes, GuestAddress, GuestMemory};
 use hypervisor::x86_64::{CpuidLeaf, GeneralRegisters, TableRegister};
-use hypervisor::{Hypervisor, Vcpu, Vm, VmConfig};
+use hypervisor::{GuestIo, Hypervisor, Vcpu, Vm, VmConfig};
 
 use crate::boot::{EntryPoint, GDT, LinuxBoot, load_linux};
+use crate::devices::Devices;
 use crate::dispatch::{ExitDispatch, InterruptDelivery};
 use crate::run::{EndSignal, VcpuThreads};
 use crate::wiring::{POWER, Wires, wire};
-use crate::{Backends, Error, MachineConfig, Outcome, acpi, layout};
+use crate::{Backends, BootImage, Error, MachineConfig, Outcome, acpi, layout};
 
-/// A machine that runs. Dropping it stops it.
+/// A machine. Dropping it stops it.
 pub struct Machine {
-    vcpus: VcpuThreads,
+    pub(crate) parts: Parts,
+    cpus: Cpus,
+}
+
+/// What a machine consists of beside its CPUs.
+pub(crate) struct Parts {
+    pub(crate) config: MachineConfig,
+    pub(crate) hypervisor: Arc<dyn Hypervisor>,
+    pub(crate) memory: GuestMemory,
+    pub(crate) vm: Arc<dyn Vm>,
+    pub(crate) devices: Devices,
+    io: Arc<dyn GuestIo>,
     end: EndSignal,
-    _memory: GuestMemory,
-    _vm: Arc<dyn Vm>,
+}
+
+enum Cpus {
+    Running(VcpuThreads),
+    Paused(Vec<Box<dyn Vcpu>>),
 }
 
 impl Machine {
@@ -28,15 +43,98 @@ impl Machine {
     ///
     /// # Errors
     /// [`Error`]; nothing is left behind.
-    pub fn boot(config: &MachineConfig, backends: Backends) -> Result<Self, Error> {
-        check(config, &*backends.hypervisor)?;
+    pub fn boot(config: &MachineConfig, boot: &BootImage, backends: Backends) -> Result<Self, Error> {
+        let parts = Parts::new(config, backends)?;
+        let entry = load(&parts.memory, config, boot)?;
+        let cpuid = &parts.hypervisor.capabilities().cpuid;
+        let mut vcpus = parts.create_vcpus(cpuid)?;
+        if let Some(first) = vcpus.first_mut() {
+            enter_kernel(&mut **first, &entry)?;
+        }
+        Self::start(parts, vcpus)
+    }
+
+    /// Starts the CPUs of a machine that is ready.
+    pub(crate) fn start(parts: Parts, vcpus: Vec<Box<dyn Vcpu>>) -> Result<Self, Error> {
+        let threads = VcpuThreads::start(vcpus, &parts.io, &parts.end)?;
+        Ok(Self {
+            parts,
+            cpus: Cpus::Running(threads),
+        })
+    }
+
+    /// Stops CPUs and devices, until [`Machine::resume`]. Without effect on a machine that is paused.
+    ///
+    /// # Errors
+    /// [`Error::Ended`] where there is nothing to go on with.
+    pub fn pause(&mut self) -> Result<(), Error> {
+        let Cpus::Running(threads) = &mut self.cpus else {
+            return Ok(());
+        };
+        let vcpus = threads.stop();
+        let complete = vcpus.len() == self.parts.config.vcpus as usize;
+        self.cpus = Cpus::Paused(vcpus);
+        if !complete || self.parts.end.wait(Some(Duration::ZERO)).is_some() {
+            return Err(Error::Ended);
+        }
+        self.parts.devices.pause();
+        Ok(())
+    }
+
+    /// Lets a machine that is paused go on.
+    ///
+    /// # Errors
+    /// [`Error::Thread`].
+    pub fn resume(&mut self) -> Result<(), Error> {
+        if let Cpus::Paused(vcpus) = &mut self.cpus {
+            let vcpus = std::mem::take(vcpus);
+            self.parts.devices.resume();
+            let threads = VcpuThreads::start(vcpus, &self.parts.io, &self.parts.end)?;
+            self.cpus = Cpus::Running(threads);
+        }
+        Ok(())
+    }
+
+    /// The CPUs of a machine that is paused.
+    pub(crate) fn paused_vcpus(&mut self) -> Option<&mut [Box<dyn Vcpu>]> {
+        match &mut self.cpus {
+            Cpus::Running(_) => None,
+            Cpus::Paused(vcpus) => Some(vcpus),
+        }
+    }
+
+    /// Waits for the end, at most `timeout` where given; `None` when it goes on.
+    pub fn wait(&self, timeout: Option<Duration>) -> Option<Outcome> {
+        self.parts.end.wait(timeout)
+    }
+
+    /// A handle to end the machine, or to wait for its end, from another thread.
+    pub fn handle(&self) -> MachineHandle {
+        MachineHandle {
+            end: self.parts.end.clone(),
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.parts.end.end(Outcome::Stopped);
+        if let Cpus::Running(threads) = &mut self.cpus {
+            drop(threads.stop());
+        }
+    }
+}
+
+impl Parts {
+    /// Makes RAM, the VM and its devices, all as after power-on, and nothing that runs.
+    pub(crate) fn new(config: &MachineConfig, backends: Backends) -> Result<Self, Error> {
         let hypervisor = backends.hypervisor.clone();
+        check(config, &*hypervisor)?;
         let memory = ram(config.memory_mib)?;
         let vm = hypervisor.create_vm(&VmConfig {
             vcpus: config.vcpus,
             ioapic_lines: layout::IOAPIC_LINES,
         })?;
-        vm.map_ram(&memory, false)?;
         let end = EndSignal::default();
         let interrupts = InterruptDelivery::new(&vm);
         let ioapic = Arc::new(IoApic::new(
@@ -50,36 +148,23 @@ impl Machine {
             interrupts,
             power: Arc::new(end.clone()),
         };
-        let bus = wire(&wires, &ioapic, backends)?;
-        let entry = load(&memory, config)?;
-        let vcpus = create_vcpus(&*vm, &hypervisor.capabilities().cpuid, config.vcpus, &entry)?;
-        let io: Arc<dyn hypervisor::GuestIo> = Arc::new(ExitDispatch { bus, ioapic });
-        let vcpus = VcpuThreads::start(vcpus, &io, &end)?;
+        let (bus, devices) = wire(&wires, &ioapic, backends)?;
+        vm.map_ram(&memory, false)?;
         Ok(Self {
-            vcpus,
+            config: *config,
+            hypervisor,
+            memory,
+            vm,
+            devices,
+            io: Arc::new(ExitDispatch { bus, ioapic }),
             end,
-            _memory: memory,
-            _vm: vm,
         })
     }
 
-    /// Waits for the end, at most `timeout` where given; `None` when it goes on.
-    pub fn wait(&self, timeout: Option<Duration>) -> Option<Outcome> {
-        self.end.wait(timeout)
-    }
-
-    /// A handle to end the machine, or to wait for its end, from another thread.
-    pub fn handle(&self) -> MachineHandle {
-        MachineHandle {
-            end: self.end.clone(),
-        }
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        self.end.end(Outcome::Stopped);
-        self.vcpus.stop();
+    /// Makes the vCPUs, showing `cpuid`: number 0 runs, the others wait for their start-up interrupt.
+    pub(crate) fn create_vcpus(&self, cpuid: &[CpuidLeaf]) -> Result<Vec<Box<dyn Vcpu>>, Error> {
+        let create = |index| Ok(self.vm.create_vcpu(index, cpuid)?);
+        (0..self.config.vcpus).map(create).collect()
     }
 }
 
@@ -122,7 +207,7 @@ fn ram(memory_mib: u64) -> Result<GuestMemory, Error> {
 }
 
 /// Fills RAM with tables, kernel and initramfs.
-fn load(memory: &GuestMemory, config: &MachineConfig) -> Result<EntryPoint, Error> {
+fn load(memory: &GuestMemory, config: &MachineConfig, boot: &BootImage) -> Result<EntryPoint, Error> {
     let tables = acpi::tables(config.vcpus)?;
     for (gpa, bytes) in &tables.regions {
         memory
@@ -139,9 +224,9 @@ fn load(memory: &GuestMemory, config: &MachineConfig) -> Result<EntryPoint, Erro
     load_linux(
         memory,
         &LinuxBoot {
-            kernel: &config.kernel,
-            initramfs: &config.initramfs,
-            command_line: &config.command_line,
+            kernel: &boot.kernel,
+            initramfs: &boot.initramfs,
+            command_line: &boot.command_line,
             rsdp: tables.rsdp,
         },
     )
@@ -151,26 +236,15 @@ fn load(memory: &GuestMemory, config: &MachineConfig) -> Result<EntryPoint, Erro
 const BOOT_CODE: u16 = 0x10;
 const BOOT_DATA: u16 = 0x18;
 
-/// CPU 0 stands at the kernel's entry; the others wait for their start-up interrupt.
-fn create_vcpus(
-    vm: &dyn Vm,
-    cpuid: &[CpuidLeaf],
-    count: u32,
-    entry: &EntryPoint,
-) -> Result<Vec<Box<dyn Vcpu>>, Error> {
-    let mut vcpus = Vec::new();
-    for index in 0..count {
-        vcpus.push(vm.create_vcpu(index, cpuid)?);
-    }
-    if let Some(first) = vcpus.first_mut() {
-        let mut state = first.state()?;
-        state.enter_long_mode(entry.rip, entry.page_tables, BOOT_CODE, BOOT_DATA);
-        state.system.gdtr = TableRegister {
-            base: layout::BOOT_GDT,
-            limit: size_of_val(&GDT) as u16 - 1,
-        };
-        state.general.gpr[GeneralRegisters::RSI] = entry.boot_params;
-        first.set_state(&state)?;
-    }
-    Ok(vcpus)
+/// Puts a vCPU at the kernel's entry.
+fn enter_kernel(vcpu: &mut dyn Vcpu, entry: &EntryPoint) -> Result<(), Error> {
+    let mut state = vcpu.state()?;
+    state.enter_long_mode(entry.rip, entry.page_tables, BOOT_CODE, BOOT_DATA);
+    state.system.gdtr = TableRegister {
+        base: layout::BOOT_GDT,
+        limit: size_of_val(&GDT) as u16 - 1,
+    };
+    state.general.gpr[GeneralRegisters::RSI] = entry.boot_params;
+    vcpu.set_state(&state)?;
+    Ok(())
 }

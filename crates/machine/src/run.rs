@@ -83,7 +83,7 @@ const STACK_LEN: usize = 0x1f_0000;
 
 /// The threads that execute guest code.
 pub(crate) struct VcpuThreads {
-    threads: Vec<(JoinHandle<()>, Arc<dyn Kick>)>,
+    threads: Vec<(JoinHandle<Box<dyn Vcpu>>, Arc<dyn Kick>)>,
     stopping: Arc<Mutex<bool>>,
 }
 
@@ -109,7 +109,7 @@ impl VcpuThreads {
             match thread {
                 Ok(thread) => all.threads.push((thread, kicker)),
                 Err(error) => {
-                    all.stop();
+                    drop(all.stop());
                     return Err(error);
                 }
             }
@@ -117,16 +117,15 @@ impl VcpuThreads {
         Ok(all)
     }
 
-    /// Stops every vCPU and waits for its thread.
-    pub(crate) fn stop(&mut self) {
+    /// Stops every vCPU, waits for its thread and gives them back in order; one whose thread panicked is missing.
+    pub(crate) fn stop(&mut self) -> Vec<Box<dyn Vcpu>> {
         *self.stopping.lock().unwrap_or_else(PoisonError::into_inner) = true;
         for (_, kicker) in &self.threads {
             kicker.kick();
         }
-        for (thread, _) in self.threads.drain(..) {
-            // A panic of that thread has been the machine's end already.
-            let _ = thread.join();
-        }
+        // A panic of a thread has been the machine's end already.
+        let joined = self.threads.drain(..).map(|(thread, _)| thread.join());
+        joined.filter_map(Result::ok).collect()
     }
 }
 
@@ -141,33 +140,29 @@ impl Drop for EndOnPanic<'_> {
     }
 }
 
-fn run_vcpu(mut vcpu: Box<dyn Vcpu>, io: &dyn GuestIo, end: &EndSignal, stopping: &Mutex<bool>) {
+/// Runs a vCPU until it is asked to stop, or until it reports an end. Gives it back.
+fn run_vcpu(
+    mut vcpu: Box<dyn Vcpu>,
+    io: &dyn GuestIo,
+    end: &EndSignal,
+    stopping: &Mutex<bool>,
+) -> Box<dyn Vcpu> {
     let _guard = EndOnPanic(end);
-    loop {
+    let outcome = loop {
         let stopped = vcpu.run(io);
         if *stopping.lock().unwrap_or_else(PoisonError::into_inner) {
-            return;
+            return vcpu;
         }
-        match stopped {
-            Ok(StopReason::Kicked) => {}
-            Ok(StopReason::Halted) => {
-                end.end(Outcome::Failed("a CPU halted for good".to_owned()));
-                return;
-            }
-            Ok(StopReason::Shutdown) => {
-                end.end(Outcome::TripleFault);
-                return;
-            }
-            Ok(StopReason::Failed(what)) => {
-                end.end(Outcome::Failed(what));
-                return;
-            }
-            Err(error) => {
-                end.end(Outcome::Failed(error.to_string()));
-                return;
-            }
-        }
-    }
+        break match stopped {
+            Ok(StopReason::Kicked) => continue,
+            Ok(StopReason::Halted) => Outcome::Failed("a CPU halted for good".to_owned()),
+            Ok(StopReason::Shutdown) => Outcome::TripleFault,
+            Ok(StopReason::Failed(what)) => Outcome::Failed(what),
+            Err(error) => Outcome::Failed(error.to_string()),
+        };
+    };
+    end.end(outcome);
+    vcpu
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use virtio::pci::VirtioPci;
 use virtio::rng::Rng;
 
 use crate::config::{FileSystem, SerialPort};
+use crate::devices::Devices;
 use crate::{Backends, Error, layout};
 
 /// Size of the kernel's console before anybody asks for another.
@@ -39,9 +40,11 @@ pub(crate) struct Wires {
 }
 
 /// Puts every device of the machine on a bus.
-pub(crate) fn wire(wires: &Wires, ioapic: &Arc<IoApic>, backends: Backends) -> Result<Bus, Error> {
+pub(crate) fn wire(wires: &Wires, ioapic: &Arc<IoApic>, backends: Backends) -> Result<(Bus, Devices), Error> {
     let mut bus = Bus::default();
+    let mut devices = Devices::default();
     bus.add_concurrent(ioapic.clone())?;
+    devices.concurrent.push(ioapic.clone());
     let Backends {
         serial,
         console_ports,
@@ -51,14 +54,19 @@ pub(crate) fn wire(wires: &Wires, ioapic: &Arc<IoApic>, backends: Backends) -> R
     } = backends;
     let line = InterruptLine::new(ioapic.clone(), layout::UART_LINE);
     let uart = Uart::new("uart0", layout::UART_PORT, line, Arc::from(serial));
-    let uart: SharedDevice = uart.map_err(|error| refused("uart0", &error))?;
-    bus.add(&uart)?;
-    bus.add(&shared(Rtc::new(Box::new(wall_clock))))?;
-    bus.add(&shared(I8042::new(wires.power.clone())))?;
-    bus.add(&shared(Power::new(POWER, wires.power.clone())))?;
+    let on_ports: [SharedDevice; 4] = [
+        uart.map_err(|error| refused("uart0", &error))?,
+        shared(Rtc::new(Box::new(wall_clock))),
+        shared(I8042::new(wires.power.clone())),
+        shared(Power::new(POWER, wires.power.clone())),
+    ];
+    for device in on_ports {
+        bus.add(&device)?;
+        devices.locked.push(device);
+    }
     let mut slots = PciSlots {
         host: PciHost::new(pci_config()),
-        next: 1,
+        functions: Vec::new(),
     };
     slots.add(wires, "console", console(console_ports)?)?;
     slots.add(wires, "rng", Box::new(Rng::new(entropy)))?;
@@ -67,8 +75,11 @@ pub(crate) fn wire(wires: &Wires, ioapic: &Arc<IoApic>, backends: Backends) -> R
         let device = Fs::new(&tag, service, 1).map_err(|error| refused(&name, &error))?;
         slots.add(wires, &name, Box::new(device))?;
     }
-    bus.add_concurrent(Arc::new(slots.host))?;
-    Ok(bus)
+    let host = Arc::new(slots.host);
+    bus.add_concurrent(host.clone())?;
+    devices.locked.extend(slots.functions);
+    devices.concurrent.push(host);
+    Ok((bus, devices))
 }
 
 /// Addresses of the PCI host bridge.
@@ -83,17 +94,20 @@ pub(crate) fn pci_config() -> PciHostConfig {
 /// The PCI bus while it is filled, one device a slot in order.
 struct PciSlots {
     host: PciHost,
-    next: u8,
+    functions: Vec<SharedDevice>,
 }
 
 impl PciSlots {
     fn add(&mut self, wires: &Wires, name: &str, device: Box<dyn VirtioDevice>) -> Result<(), Error> {
         let function = VirtioPci::new(name, device, wires.memory.clone(), wires.interrupts.clone())
             .map_err(|error| refused(name, &error))?;
+        let function = shared(function);
+        // Slot 0 has the bridge; the bus refuses what is past the last slot.
+        let slot = u8::try_from(self.functions.len() + 1).unwrap_or(u8::MAX);
         self.host
-            .add(self.next, shared(function))
+            .add(slot, function.clone())
             .map_err(|error| refused(name, &error))?;
-        self.next += 1;
+        self.functions.push(function);
         Ok(())
     }
 }

@@ -93,6 +93,18 @@ pub enum Error {
 }
 
 impl Error {
+    /// Says in which unit it was.
+    #[must_use]
+    pub fn in_unit(self, unit: &str) -> Self {
+        match self {
+            missing @ Self::MissingUnit(_) => missing,
+            other => Self::Unit {
+                unit: unit.to_owned(),
+                source: Box::new(other),
+            },
+        }
+    }
+
     pub(crate) fn io(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { doing, path, source }

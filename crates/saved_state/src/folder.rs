@@ -1,7 +1,7 @@
 //! A snapshot's folder: written whole, read with suspicion.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -75,12 +75,12 @@ impl SnapshotWriter {
     pub fn commit(mut self) -> Result<(), Error> {
         let mut files = Vec::new();
         for (name, file) in &self.files {
-            let metadata = file
-                .metadata()
-                .map_err(Error::io("look at", self.staging.join(name)))?;
+            let path = self.staging.join(name);
+            let (len, sha256) = digest_file(file).map_err(Error::io("read", path))?;
             files.push(FileEntry {
                 name: name.clone(),
-                len: metadata.len(),
+                len,
+                sha256,
             });
         }
         let manifest = Manifest {
@@ -130,10 +130,28 @@ fn sync_folder(path: &Path) -> Result<(), Error> {
 }
 
 fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex(&Sha256::digest(bytes))
+}
+
+/// Length and digest of all of a file.
+fn digest_file(file: &File) -> io::Result<(u64, String)> {
+    let mut reader = file;
+    reader.rewind()?;
+    let mut hasher = Sha256::new();
+    let mut piece = vec![0; 1 << 20];
+    let mut len = 0;
+    loop {
+        let count = reader.read(&mut piece)?;
+        if count == 0 {
+            return Ok((len, hex(&hasher.finalize())));
+        }
+        hasher.update(&piece[..count]);
+        len += count as u64;
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A snapshot that was opened and whose units are whole.
@@ -200,6 +218,23 @@ impl Snapshot {
         }
         let path = self.folder.join(name);
         File::open(&path).map_err(Error::io("open", path))
+    }
+
+    /// Compares the digests of all files with what the manifest says: this reads all of them.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`], [`Error::Io`].
+    pub fn verify(&self) -> Result<(), Error> {
+        for entry in &self.manifest.files {
+            let path = self.folder.join(&entry.name);
+            let (_, sha256) = File::open(&path)
+                .and_then(|file| digest_file(&file))
+                .map_err(Error::io("read", &path))?;
+            if sha256 != entry.sha256 {
+                return Err(damaged(&entry.name, "its digest is another".to_owned()));
+            }
+        }
+        Ok(())
     }
 
     fn bytes(&self, entry: &UnitEntry) -> &[u8] {
@@ -317,6 +352,18 @@ mod tests {
             assert!(Snapshot::open(&place).is_err());
             fs::rename(&away, place.join(name)).unwrap();
         }
+    }
+
+    #[test]
+    fn verify_notices_a_bit_of_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = written(folder.path());
+        let snapshot = Snapshot::open(&place).unwrap();
+        assert!(snapshot.verify().is_ok());
+        let mut memory = vec![0; 0x2000];
+        memory[0x1234] = 1;
+        fs::write(place.join("memory"), memory).unwrap();
+        assert!(matches!(snapshot.verify(), Err(Error::Damaged { .. })));
     }
 
     #[test]

@@ -58,6 +58,8 @@ pub struct FileEntry {
     pub name: String,
     /// Bytes.
     pub len: u64,
+    /// SHA-256 of all of them, holes being zeroes, in hexadecimal digits.
+    pub sha256: String,
 }
 
 impl Manifest {
@@ -133,6 +135,7 @@ mod tests {
             files: vec![FileEntry {
                 name: "memory".to_owned(),
                 len: 4096,
+                sha256: "00".to_owned(),
             }],
         }
     }

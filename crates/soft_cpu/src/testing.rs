@@ -6,7 +6,6 @@ pub(crate) mod vector;
 pub(crate) mod x87;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use hypervisor::GuestIo;
 use hypervisor::x86_64::{Activity, CpuidLeaf, Segment};

@@ -127,19 +127,31 @@ impl Shared {
 }
 
 impl Session {
-    /// Waits for the guest's greeting on `channel`, configures the guest and serves the channel from then on.
+    /// Serves `channel` from now on, and waits for the guest's greeting.
     ///
     /// `give_up` is asked some times a second while nothing comes; an error from it ends the wait.
     ///
     /// # Errors
-    /// [`Error::BootDeadline`] when nothing comes in `deadline`, what `give_up` says, [`Error::Guest`] for a
-    /// guest that speaks another protocol.
+    /// [`Error::BootDeadline`] when nothing comes in `deadline`, what `give_up` says.
     pub(crate) fn open(
         channel: HostEnd,
-        configure: Configure,
         deadline: Duration,
         give_up: &dyn Fn() -> Result<()>,
-    ) -> Result<Self> {
+    ) -> Result<(Self, Hello)> {
+        let (session, hello) = Self::serve(channel)?;
+        let hello = wait_for_hello(&hello, deadline, give_up)?;
+        Ok((session, hello))
+    }
+
+    /// Serves the channel of a guest whose greeting is known: one that was restored from a snapshot.
+    ///
+    /// # Errors
+    /// The host gives no thread.
+    pub(crate) fn reopen(channel: HostEnd) -> Result<Self> {
+        Ok(Self::serve(channel)?.0)
+    }
+
+    fn serve(channel: HostEnd) -> Result<(Self, Receiver<Hello>)> {
         let (hello_sender, hello) = mpsc::sync_channel(1);
         let shared = Arc::new(Shared {
             writer: Mutex::new(channel.clone()),
@@ -155,14 +167,19 @@ impl Session {
                 doing: "start a thread",
                 source,
             })?;
-        let hello = wait_for_hello(&hello, deadline, give_up)?;
+        Ok((Self { shared }, hello))
+    }
+
+    /// Makes the guest what it is to be, in the newest version of the protocol that both sides speak.
+    ///
+    /// # Errors
+    /// [`Error::Guest`] for a guest that speaks another protocol, what [`Session::request`] says.
+    pub(crate) fn configure(&self, hello: &Hello, configure: Configure) -> Result<()> {
         let version = hello
             .negotiate()
             .map_err(|error| Error::Guest(error.to_string()))?;
         debug!(release = hello.release, version, "the guest program is ready");
-        let session = Self { shared };
-        session.request(ToGuest::Configure(Configure { version, ..configure }))?;
-        Ok(session)
+        self.request(ToGuest::Configure(Configure { version, ..configure }))
     }
 
     /// Why nothing comes from the guest any more, once that is so.

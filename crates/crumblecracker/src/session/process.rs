@@ -7,7 +7,7 @@ use guest_protocol::{Exec, ExecFailure, Exited, Stdio, Stream, ToGuest, ToHost, 
 
 use super::streams::{InputGate, OutputQueue};
 use super::{ProcessInput, ProcessOutput, Session, Shared};
-use crate::Result;
+use crate::{Result, Timeline};
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +57,8 @@ pub(super) struct ProcessEntry {
     undrained: Vec<Stream>,
     exited: Option<ExitStatus>,
     open_outputs: usize,
+    timeline: Timeline,
+    has_written: bool,
 }
 
 impl ProcessEntry {
@@ -70,13 +72,19 @@ impl ProcessEntry {
     /// Takes one frame about this process.
     pub(super) fn deliver(&mut self, message: ToHost) -> std::result::Result<(), String> {
         match message {
-            ToHost::Started(pid) => drop(self.started.try_send(Ok(pid))),
+            ToHost::Started(pid) => {
+                self.timeline.mark("command runs");
+                drop(self.started.try_send(Ok(pid)));
+            }
             ToHost::ExecFailed(failure) => {
                 let _ = self.started.try_send(Err(failure));
                 self.exited = Some(ExitStatus::NotExecuted(failure));
                 self.finish();
             }
             ToHost::Data(stream, bytes) => {
+                if !std::mem::replace(&mut self.has_written, true) {
+                    self.timeline.mark("first output");
+                }
                 let queue = self
                     .output(stream)
                     .ok_or("it sent output of a stream that was not asked for")?;
@@ -115,6 +123,7 @@ impl ProcessEntry {
     }
 
     fn exit(&mut self, exited: &Exited) {
+        self.timeline.mark("command ended");
         self.exited = Some(ExitStatus::Ended(exited.status));
         let flags = [
             (Stream::Stdout, exited.stdout_undrained),
@@ -242,11 +251,12 @@ impl Process {
 }
 
 impl Session {
-    /// Starts a process. Its program may still turn out not to exist: see [`Process::wait_started`].
+    /// Starts a process, whose way is noted on `timeline`. Its program may still turn out not to exist: see
+    /// [`Process::wait_started`].
     ///
     /// # Errors
     /// [`Error::Request`] for arguments the channel cannot carry, [`Error::GuestGone`].
-    pub(crate) fn exec(&self, exec: Exec) -> Result<Process> {
+    pub(crate) fn exec(&self, exec: Exec, timeline: &Timeline) -> Result<Process> {
         let id = self.shared.new_id();
         let (stdin, stdout, stderr) = match exec.stdio {
             Stdio::Pipes {
@@ -272,6 +282,8 @@ impl Session {
             outputs: outputs.clone(),
             undrained: Vec::new(),
             exited: None,
+            timeline: timeline.clone(),
+            has_written: false,
         };
         {
             let mut table = self.shared.table();

@@ -1,5 +1,7 @@
 //! The kernel command line.
 
+use std::fmt;
+
 use crate::Error;
 use crate::layout::COMMAND_LINE_MAX;
 
@@ -7,6 +9,13 @@ use crate::layout::COMMAND_LINE_MAX;
 #[derive(Clone, Debug, Default)]
 pub struct CommandLine {
     words: Vec<String>,
+}
+
+/// The words in the order in which they were given.
+impl fmt::Display for CommandLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words.join(" "))
+    }
 }
 
 impl CommandLine {

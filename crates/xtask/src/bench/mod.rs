@@ -10,6 +10,7 @@ mod cpu;
 mod guest;
 mod monitor;
 pub(crate) mod pull;
+mod start;
 
 /// What can be measured.
 #[derive(clap::Subcommand)]
@@ -31,6 +32,8 @@ pub(crate) enum Bench {
     },
     /// Pull of a 500 MiB image from a registry on loopback, against skopeo.
     Pull(Options),
+    /// `cc run` from a snapshot of a booted guest, against the same that boots.
+    Start(Options),
     /// The half of `bench boot` that runs in the lab; prints its samples.
     #[command(hide = true)]
     BootInLab(boot::InLab),
@@ -64,6 +67,10 @@ pub(crate) fn command(bench: Bench) -> Result<u8> {
         }
         Bench::Pull(options) => {
             let rows = pull::measure(options.runs)?;
+            (options, rows)
+        }
+        Bench::Start(options) => {
+            let rows = start::measure(options.runs)?;
             (options, rows)
         }
     };

@@ -114,7 +114,9 @@ fn say(device: &DeviceEnd, id: u32, message: ToHost) {
 }
 
 fn open(host: HostEnd) -> Fs {
-    Fs::new(Session::open(host, Configure::default(), PATIENCE, &|| Ok(())).unwrap())
+    let (session, hello) = Session::open(host, PATIENCE, &|| Ok(())).unwrap();
+    session.configure(&hello, Configure::default()).unwrap();
+    Fs::new(session)
 }
 
 /// Carries bytes between a pipe and a socket until the guest's end closes; the pipe's end closes with it.

@@ -11,5 +11,5 @@ mod thread;
 pub(crate) use code_memory::CodeMemory;
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{Event, boot_id, random_bytes, set_direct};
-pub(crate) use permissions::{permission_bits, set_permission_bits};
+pub(crate) use permissions::{disk_usage, is_ours, permission_bits, set_permission_bits};
 pub(crate) use thread::ThreadId;

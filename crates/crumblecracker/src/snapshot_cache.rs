@@ -1,0 +1,449 @@
+//! Booted guests on disk, so that a start need not boot: one snapshot for each kernel, guest program, machine, CPU and
+//! configuration.
+//!
+//! An entry that is torn, stale or not ours is a miss, never an error: the guest boots, and the entry is swept.
+//! Several processes may use the cache at once; one of them fills an entry, and a process that has an entry in use
+//! keeps it when it is removed.
+
+use std::fs::{self, File, FileTimes};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use oci::Digest;
+use rustix::fs::{FlockOperation, flock};
+use saved_state::{Identity, Snapshot, SnapshotWriter};
+use tracing::{debug, warn};
+
+use crate::error::one_line;
+use crate::{Error, Library, Result};
+
+/// The most bytes of all entries together, unless the user says otherwise.
+const USUAL_LIMIT: u64 = 4 << 30;
+/// What entries that are being written are called.
+const STAGING: &str = "new-";
+/// What entries that are being removed are called.
+const REMOVED: &str = "old-";
+/// The file whose lock is held by who removes and who fills.
+const LOCK: &str = "lock-";
+
+/// The snapshots of booted guests.
+#[derive(Clone, Debug)]
+pub struct SnapshotCache {
+    folder: PathBuf,
+    limit: u64,
+}
+
+/// What an entry is found by: a digest of everything that makes a booted guest what it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Key(String);
+
+impl Key {
+    /// The digest of `parts`, each of which stands for itself: what is told apart has another key.
+    pub(crate) fn of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut bytes = Vec::new();
+        for part in parts {
+            bytes.extend((part.len() as u64).to_le_bytes());
+            bytes.extend(part);
+        }
+        Self(Digest::of(&bytes).to_string().replace(':', "-"))
+    }
+}
+
+/// One entry, for people.
+#[derive(Clone, Debug)]
+pub struct CachedSnapshot {
+    /// Its name in the cache.
+    pub key: String,
+    /// What it takes on the disk, in bytes.
+    pub bytes: u64,
+    /// When it was last used.
+    pub used: SystemTime,
+    /// What it is of; empty for one that cannot be read.
+    pub identity: Identity,
+}
+
+impl Library {
+    /// The snapshots of booted guests.
+    pub fn snapshot_cache(&self) -> SnapshotCache {
+        SnapshotCache {
+            folder: self.cache_folder().join("snapshots"),
+            limit: USUAL_LIMIT,
+        }
+    }
+}
+
+impl SnapshotCache {
+    /// The entry of that key, if it is whole.
+    pub(crate) fn find(&self, key: &Key) -> Option<Snapshot> {
+        let path = self.folder.join(&key.0);
+        // Most misses are this one, and nobody needs to hear of it.
+        fs::symlink_metadata(&path).ok()?;
+        let opened = self.check_owner().and_then(|()| Ok(Snapshot::open(&path)?));
+        match opened {
+            Ok(snapshot) => {
+                touch(&path);
+                Some(snapshot)
+            }
+            Err(error) => {
+                warn!(
+                    error = one_line(&error),
+                    "a cached snapshot is of no use; the guest boots"
+                );
+                self.forget(key);
+                None
+            }
+        }
+    }
+
+    /// Removes the entry of that key: it cannot be used.
+    pub(crate) fn forget(&self, key: &Key) {
+        if let Err(error) = self.remove(&key.0) {
+            debug!(error = one_line(&error), "a cached snapshot could not be removed");
+        }
+    }
+
+    /// Begins to fill an entry. `None` where that cannot be: another process does it, or the cache cannot be written.
+    pub(crate) fn fill(&self, key: &Key, identity: Identity) -> Option<Filling> {
+        match self.try_fill(key, identity) {
+            Ok(filling) => filling,
+            Err(error) => {
+                warn!(error = one_line(&error), "this guest's snapshot cannot be kept");
+                None
+            }
+        }
+    }
+
+    fn try_fill(&self, key: &Key, identity: Identity) -> Result<Option<Filling>> {
+        fs::create_dir_all(&self.folder).map_err(Error::file("make", &self.folder))?;
+        self.check_owner()?;
+        let Some(lock) = self.lock(&key.0)? else {
+            return Ok(None);
+        };
+        let place = self.folder.join(&key.0);
+        if place.exists() {
+            return Ok(None);
+        }
+        let staging = self.folder.join(format!("{STAGING}{}", key.0));
+        // Nobody else fills it while the lock is held: what lies there was left by somebody who was killed.
+        if staging.exists() {
+            fs::remove_dir_all(&staging).map_err(Error::file("remove", &staging))?;
+        }
+        Ok(Some(Filling {
+            writer: SnapshotWriter::new(&place, &staging, identity)?,
+            cache: self.clone(),
+            _lock: lock,
+        }))
+    }
+
+    /// The lock of one entry, unless somebody has it.
+    fn lock(&self, key: &str) -> Result<Option<File>> {
+        let path = self.folder.join(format!("{LOCK}{key}"));
+        let file = File::create(&path).map_err(Error::file("make", &path))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(Error::file("lock", &path)(error.into())),
+        }
+    }
+
+    /// Snapshots are code: those that others could have put there are not run.
+    fn check_owner(&self) -> Result<()> {
+        let metadata = fs::symlink_metadata(&self.folder).map_err(Error::file("look at", &self.folder))?;
+        match metadata.is_dir() && host_os::only_we_write(&metadata) {
+            true => Ok(()),
+            false => Err(Error::ForeignCache(self.folder.clone())),
+        }
+    }
+
+    /// All entries, the one used last first.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn entries(&self) -> Result<Vec<CachedSnapshot>> {
+        let mut entries = Vec::new();
+        for name in self.names()? {
+            let path = self.folder.join(&name);
+            let identity = Snapshot::open(&path)
+                .map(|snapshot| snapshot.manifest().identity.clone())
+                .unwrap_or_default();
+            entries.push(CachedSnapshot {
+                bytes: disk_usage(&path),
+                used: fs::metadata(&path)
+                    .and_then(|metadata| metadata.modified())
+                    .unwrap_or(SystemTime::UNIX_EPOCH),
+                key: name,
+                identity,
+            });
+        }
+        entries.sort_by_key(|entry| std::cmp::Reverse(entry.used));
+        Ok(entries)
+    }
+
+    /// Removes entries, the one used longest ago first, until all together take no more than `limit` bytes, and what
+    /// killed processes left. Returns what was removed.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn prune(&self, limit: u64) -> Result<Vec<CachedSnapshot>> {
+        let mut removed = Vec::new();
+        let mut total = 0;
+        for entry in self.entries()? {
+            total += entry.bytes;
+            if total > limit && self.remove(&entry.key)? {
+                total -= entry.bytes;
+                removed.push(entry);
+            }
+        }
+        self.sweep()?;
+        Ok(removed)
+    }
+
+    /// Reads every entry whole and compares digests; removes and returns those that are damaged, with the reason.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn verify(&self) -> Result<Vec<(String, String)>> {
+        let mut damaged = Vec::new();
+        for name in self.names()? {
+            let whole = Snapshot::open(&self.folder.join(&name)).and_then(|snapshot| snapshot.verify());
+            if let Err(error) = whole {
+                self.remove(&name)?;
+                damaged.push((name, one_line(&error)));
+            }
+        }
+        Ok(damaged)
+    }
+
+    /// The names of all entries; none where there is no cache yet.
+    fn names(&self) -> Result<Vec<String>> {
+        let listed = match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            listed => listed.map_err(Error::file("list", &self.folder))?,
+        };
+        let mut names = Vec::new();
+        for entry in listed {
+            let entry = entry.map_err(Error::file("list", &self.folder))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if ![STAGING, REMOVED, LOCK]
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
+            {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    /// Removes an entry whole: it is gone under its name at once. False where it was not there.
+    fn remove(&self, key: &str) -> Result<bool> {
+        let path = self.folder.join(key);
+        let away = tempfile::Builder::new()
+            .prefix(REMOVED)
+            .tempdir_in(&self.folder)
+            .map_err(Error::file("make a folder in", &self.folder))?;
+        match fs::rename(&path, away.path().join("entry")) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(Error::file("remove", &path)(error)),
+        }
+        away.close().map_err(Error::file("remove", &path))?;
+        Ok(true)
+    }
+
+    /// Removes what processes left that were killed while they filled or removed an entry.
+    fn sweep(&self) -> Result<()> {
+        let Ok(listed) = fs::read_dir(&self.folder) else {
+            return Ok(());
+        };
+        for entry in listed.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let left = match name.strip_prefix(STAGING) {
+                // Whoever fills it has its lock.
+                Some(key) => self.lock(key)?.is_some(),
+                None => name.starts_with(REMOVED),
+            };
+            if left {
+                // Somebody else may sweep, too.
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An entry that is being filled. Dropped before [`Filling::finish`] it leaves nothing.
+pub(crate) struct Filling {
+    pub(crate) writer: SnapshotWriter,
+    cache: SnapshotCache,
+    _lock: File,
+}
+
+impl Filling {
+    /// Puts the entry into its place and makes room for it.
+    ///
+    /// # Errors
+    /// A full disk.
+    pub(crate) fn finish(self) -> Result<()> {
+        self.writer.commit()?;
+        self.cache.prune(self.cache.limit).map(drop)
+    }
+}
+
+/// Notes that an entry is used now; a cache that cannot be written is as good.
+fn touch(path: &Path) {
+    let noted = File::open(path)
+        .and_then(|folder| folder.set_times(FileTimes::new().set_modified(SystemTime::now())));
+    if let Err(error) = noted {
+        debug!(%error, "the use of a cached snapshot cannot be noted");
+    }
+}
+
+/// What a folder's files take on the disk.
+fn disk_usage(folder: &Path) -> u64 {
+    let files = fs::read_dir(folder).into_iter().flatten().flatten();
+    files
+        .filter_map(|file| file.metadata().ok())
+        .map(|metadata| host_os::disk_usage(&metadata))
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cache(folder: &Path) -> SnapshotCache {
+        SnapshotCache {
+            folder: folder.join("snapshots"),
+            limit: USUAL_LIMIT,
+        }
+    }
+
+    fn key(name: &str) -> Key {
+        Key::of([name.as_bytes()])
+    }
+
+    fn filled(cache: &SnapshotCache, name: &str) {
+        let mut filling = cache.fill(&key(name), Identity::new()).unwrap();
+        filling.writer.file("memory").unwrap().set_len(1 << 16).unwrap();
+        filling.finish().unwrap();
+    }
+
+    #[test]
+    fn key_tells_parts_apart() {
+        assert_ne!(Key::of([&b"ab"[..], b"c"]), Key::of([&b"a"[..], b"bc"]));
+    }
+
+    #[test]
+    fn entry_is_found_after_it_was_finished_and_not_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = cache(folder.path());
+        assert!(cache.find(&key("one")).is_none());
+        let filling = cache.fill(&key("one"), Identity::new()).unwrap();
+        assert!(cache.find(&key("one")).is_none());
+        assert!(cache.fill(&key("one"), Identity::new()).is_none());
+        filling.finish().unwrap();
+        assert!(cache.find(&key("one")).is_some());
+        assert!(cache.fill(&key("one"), Identity::new()).is_none());
+        assert!(cache.find(&key("two")).is_none());
+    }
+
+    #[test]
+    fn damaged_entry_is_a_miss_and_swept() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = cache(folder.path());
+        filled(&cache, "one");
+        let path = cache.folder.join(key("one").0);
+        fs::write(path.join("manifest"), b"{").unwrap();
+
+        assert!(cache.find(&key("one")).is_none());
+
+        assert!(!path.exists());
+        filled(&cache, "one");
+        assert!(cache.find(&key("one")).is_some());
+    }
+
+    #[test]
+    fn leftovers_of_the_killed_are_filled_over_and_swept() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = cache(folder.path());
+        filled(&cache, "other");
+        for left in [format!("{STAGING}{}", key("one").0), format!("{REMOVED}x")] {
+            fs::create_dir(cache.folder.join(&left)).unwrap();
+            fs::write(cache.folder.join(left).join("memory"), b"part").unwrap();
+        }
+        assert_eq!(cache.entries().unwrap().len(), 1);
+        assert!(cache.fill(&key("one"), Identity::new()).is_some());
+        fs::create_dir(cache.folder.join(format!("{STAGING}two"))).unwrap();
+
+        cache.prune(u64::MAX).unwrap();
+
+        let left = cache.names().unwrap();
+        assert_eq!(left, [key("other").0]);
+        let staged = |entry: &fs::DirEntry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            name.starts_with(STAGING) || name.starts_with(REMOVED)
+        };
+        assert_eq!(
+            fs::read_dir(&cache.folder)
+                .unwrap()
+                .flatten()
+                .filter(staged)
+                .count(),
+            0
+        );
+    }
+
+    #[test]
+    fn prune_removes_what_was_used_longest_ago() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = cache(folder.path());
+        for (name, age) in [("one", 3), ("two", 1), ("three", 2)] {
+            filled(&cache, name);
+            let used = SystemTime::now() - std::time::Duration::from_secs(age * 1000);
+            let entry = File::open(cache.folder.join(key(name).0)).unwrap();
+            entry.set_times(FileTimes::new().set_modified(used)).unwrap();
+        }
+        let all: u64 = cache.entries().unwrap().iter().map(|entry| entry.bytes).sum();
+
+        let removed = cache.prune(all - 1).unwrap();
+
+        assert_eq!(removed.len(), 1);
+        assert_eq!(removed[0].key, key("one").0);
+        assert!(cache.find(&key("one")).is_none());
+        assert!(cache.find(&key("three")).is_some());
+    }
+
+    #[test]
+    fn verify_removes_an_entry_with_a_bit_flipped() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = cache(folder.path());
+        filled(&cache, "one");
+        filled(&cache, "two");
+        assert!(cache.verify().unwrap().is_empty());
+        let mut memory = vec![0; 1 << 16];
+        memory[1000] = 4;
+        fs::write(cache.folder.join(key("two").0).join("memory"), memory).unwrap();
+
+        let damaged = cache.verify().unwrap();
+
+        assert_eq!(damaged.len(), 1);
+        assert_eq!(damaged[0].0, key("two").0);
+        assert!(cache.find(&key("one")).is_some());
+        assert!(cache.find(&key("two")).is_none());
+    }
+
+    #[test]
+    fn cache_that_others_may_write_is_not_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = cache(folder.path());
+        filled(&cache, "one");
+        let opened = File::open(&cache.folder).unwrap();
+        host_os::set_permission_bits(&opened, 0o777).unwrap();
+
+        assert!(cache.find(&key("one")).is_none());
+        assert!(cache.fill(&key("two"), Identity::new()).is_none());
+
+        host_os::set_permission_bits(&opened, 0o755).unwrap();
+        assert!(cache.fill(&key("two"), Identity::new()).is_some());
+    }
+}

@@ -1,0 +1,195 @@
+//! Capture and restore: a machine as a snapshot's units and files.
+//!
+//! Restore is construction: the machine is built from its configuration and fresh host resources, every unit is
+//! decoded, and only then RAM is mapped and anything runs.
+
+use guest_memory::Extent;
+use hypervisor::Hypervisor;
+use hypervisor::x86_64::{CpuState, CpuidLeaf, for_vcpu};
+use saved_state::{Identity, Snapshot, SnapshotWriter, Unit, record};
+
+use crate::machine::Parts;
+use crate::{Backends, Error, Machine, MachineConfig};
+
+/// Version of the machine as the guest sees it: addresses, devices, their order.
+const MACHINE: &str = "x86-64 1";
+/// The file with guest RAM.
+const MEMORY: &str = "memory";
+/// The unit that says what lies where in it.
+const EXTENTS: &str = "memory-extents";
+/// The unit of the clock.
+const CLOCK: &str = "clock";
+/// The unit of what the CPUs show.
+const CPUID: &str = "cpuid";
+/// Layout of the units that are the machine's own.
+const SCHEMA: u16 = 1;
+
+record! {
+    /// The backend's clock.
+    struct SavedClock {
+        1 nanoseconds: u64,
+    }
+}
+
+record! {
+    /// Where RAM lies in its file: guest-physical address, length, offset.
+    struct SavedExtents {
+        1 extents: Vec<[u64; 3]>,
+    }
+}
+
+impl MachineConfig {
+    /// What a snapshot of such a machine on `hypervisor` is called after: machines that are the same in this can be
+    /// restored from each other's snapshots.
+    pub fn identity(&self, hypervisor: &dyn Hypervisor) -> Identity {
+        let tsc = match hypervisor.capabilities().tsc_khz {
+            Some(khz) => format!("{khz} kHz"),
+            None => "unknown".to_owned(),
+        };
+        let entries = [
+            ("machine", MACHINE.to_owned()),
+            ("memory", format!("{} MiB", self.memory_mib)),
+            ("vcpus", self.vcpus.to_string()),
+            ("backend", hypervisor.name().to_owned()),
+            ("time-stamp counter", tsc),
+        ];
+        entries.map(|(name, value)| (name.to_owned(), value)).into()
+    }
+}
+
+impl Machine {
+    /// Writes the state of this machine, which is paused, to a snapshot.
+    ///
+    /// # Errors
+    /// [`Error::Ended`] for a machine that is not paused or has ended, a full disk, a backend that does not tell.
+    pub fn capture(&mut self, writer: &mut SnapshotWriter) -> Result<(), Error> {
+        let config = self.parts.config;
+        let vcpus = self.paused_vcpus().ok_or(Error::Ended)?;
+        if vcpus.len() != config.vcpus as usize {
+            return Err(Error::Ended);
+        }
+        for (index, vcpu) in vcpus.iter_mut().enumerate() {
+            writer.unit(&vcpu_unit(index), &vcpu.state()?.save());
+        }
+        let parts = &self.parts;
+        writer.unit(
+            CPUID,
+            &CpuidLeaf::save_all(&parts.hypervisor.capabilities().cpuid),
+        );
+        let nanoseconds = u64::try_from(parts.vm.clock()?.as_nanos()).unwrap_or(u64::MAX);
+        writer.unit(CLOCK, &Unit::new(SCHEMA, &SavedClock { nanoseconds }));
+        parts.devices.save(writer);
+        let file = writer.file(MEMORY)?;
+        let extents = parts.memory.write_image(file).map_err(Error::MemoryImage)?;
+        let extents = extents
+            .iter()
+            .map(|extent| [extent.gpa, extent.len, extent.offset]);
+        let extents = SavedExtents {
+            extents: extents.collect(),
+        };
+        writer.unit(EXTENTS, &Unit::new(SCHEMA, &extents));
+        Ok(())
+    }
+
+    /// Makes a machine from a snapshot and lets it go on where it was.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] with all that differs for a snapshot of another machine; [`Error::Snapshot`] for one that is
+    /// damaged. Nothing has run by then, and nothing is left behind.
+    pub fn restore(config: &MachineConfig, snapshot: &Snapshot, backends: Backends) -> Result<Self, Error> {
+        let cpuid = compatible(config, snapshot, &*backends.hypervisor)?;
+        let parts = Parts::new(config, backends)?;
+        check_units(&parts, snapshot)?;
+        let states = (0..config.vcpus as usize)
+            .map(|index| load(snapshot, &vcpu_unit(index), CpuState::load))
+            .collect::<Result<Vec<_>, _>>()?;
+        let clock: SavedClock = load(snapshot, CLOCK, |unit| unit.decode(SCHEMA))?;
+        let extents: SavedExtents = load(snapshot, EXTENTS, |unit| unit.decode(SCHEMA))?;
+        parts.devices.pause();
+        parts.devices.restore(snapshot)?;
+        let extents = extents
+            .extents
+            .iter()
+            .map(|&[gpa, len, offset]| Extent { gpa, len, offset });
+        let file = snapshot.file(MEMORY)?;
+        let mapped = parts.memory.map_image(&file, &extents.collect::<Vec<_>>());
+        mapped.map_err(Error::MemoryImage)?;
+        let mut vcpus = parts.create_vcpus(&cpuid)?;
+        for (vcpu, state) in vcpus.iter_mut().zip(&states) {
+            vcpu.set_state(state)?;
+        }
+        parts
+            .vm
+            .set_clock(std::time::Duration::from_nanos(clock.nanoseconds))?;
+        parts.devices.resume();
+        Self::start(parts, vcpus)
+    }
+}
+
+fn vcpu_unit(index: usize) -> String {
+    format!("vcpu{index}")
+}
+
+fn load<T>(
+    snapshot: &Snapshot,
+    name: &str,
+    decode: impl FnOnce(&Unit) -> Result<T, saved_state::Error>,
+) -> Result<T, Error> {
+    let unit = snapshot.unit(name).and_then(|unit| decode(&unit));
+    Ok(unit.map_err(|error| error.in_unit(name))?)
+}
+
+/// That the snapshot is of such a machine and its CPUs can be had here; what they show.
+fn compatible(
+    config: &MachineConfig,
+    snapshot: &Snapshot,
+    hypervisor: &dyn Hypervisor,
+) -> Result<Vec<CpuidLeaf>, Error> {
+    let found = &snapshot.manifest().identity;
+    let mut differences = Vec::new();
+    for (name, wanted) in config.identity(hypervisor) {
+        let found = found.get(&name).map_or("nothing", String::as_str);
+        if found != wanted {
+            differences.push(format!("{name} is {found}, not {wanted}"));
+        }
+    }
+    let leaves = load(snapshot, CPUID, CpuidLeaf::load_all)?;
+    // Seen from one vCPU: what a host shows may depend on where it was asked.
+    let here = for_vcpu(&hypervisor.capabilities().cpuid, 0, config.vcpus);
+    let there = for_vcpu(&leaves, 0, config.vcpus);
+    for leaf in there.iter().filter(|leaf| !here.contains(leaf)) {
+        let subleaf = leaf.subleaf.unwrap_or(0);
+        differences.push(format!("CPUID leaf {:#x}.{subleaf} differs", leaf.leaf));
+    }
+    match differences.is_empty() {
+        true => Ok(leaves),
+        false => Err(Error::Mismatch(differences)),
+    }
+}
+
+/// That the snapshot has a unit for everything, and nothing else.
+fn check_units(parts: &Parts, snapshot: &Snapshot) -> Result<(), Error> {
+    let own = [CPUID, CLOCK, EXTENTS].map(str::to_owned);
+    let vcpus = (0..parts.config.vcpus as usize).map(vcpu_unit);
+    let known: Vec<String> = parts
+        .devices
+        .names()
+        .into_iter()
+        .chain(own)
+        .chain(vcpus)
+        .collect();
+    let foreign = |name: &&String| !known.contains(name) && !name.starts_with(CALLER_UNITS);
+    if let Some(unknown) = snapshot
+        .manifest()
+        .units
+        .iter()
+        .map(|unit| &unit.name)
+        .find(foreign)
+    {
+        return Err(saved_state::Error::UnknownUnit(unknown.clone()).into());
+    }
+    Ok(())
+}
+
+/// What units are called that a machine's owner adds.
+const CALLER_UNITS: &str = "session-";

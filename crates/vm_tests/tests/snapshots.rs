@@ -1,0 +1,204 @@
+//! Guests that start from a snapshot of one that has booted.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crumblecracker::{Instance, InstanceOptions, Library, Share, Timeline};
+use tempfile::TempDir;
+use vm_tests::{Host, bash};
+
+/// What tells that a guest came from a snapshot.
+const RESTORED: &str = "guest runs, restored";
+
+/// The tests' images and kernel with no snapshot yet: a cache of its own for as long as the folder lives.
+fn without_snapshots() -> (Host, TempDir) {
+    let mut host = Host::open().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for part in fs::read_dir(host.library.cache_folder()).unwrap() {
+        let part = part.unwrap();
+        let linked = folder.path().join(part.file_name());
+        symlink(part.path(), linked).unwrap();
+    }
+    // Whatever snapshots the tests' own cache has.
+    let _ = fs::remove_file(folder.path().join("snapshots"));
+    host.library = Library::open(Some(folder.path())).unwrap();
+    (host, folder)
+}
+
+/// Starts a guest; says whether it came from a snapshot.
+fn start(host: &Host, options: &InstanceOptions) -> (Instance, bool) {
+    let options = InstanceOptions {
+        timeline: Timeline::default(),
+        ..options.clone()
+    };
+    let instance = host.start(&options).unwrap();
+    let restored = options
+        .timeline
+        .moments()
+        .iter()
+        .any(|moment| moment.what == RESTORED);
+    (instance, restored)
+}
+
+fn says(instance: &Instance, line: &str) -> String {
+    let output = bash(instance, line).unwrap();
+    assert_eq!(
+        (output.status, output.stderr.as_str()),
+        (0, ""),
+        "{line}: {}",
+        output.stdout
+    );
+    output.stdout
+}
+
+#[test]
+fn second_guest_is_restored_and_is_no_twin() {
+    let (host, _folder) = without_snapshots();
+    let named = |name: &str| InstanceOptions {
+        hostname: name.to_owned(),
+        ..InstanceOptions::default()
+    };
+    drop(start(&host, &named("first")));
+
+    let guests = ["second", "third"].map(|name| start(&host, &named(name)));
+
+    let line = "hostname; cat /etc/hostname; id -u; touch /made && ls /made; \
+                head -c 16 /dev/urandom | od -An -tx1; cat /proc/sys/kernel/random/uuid";
+    let said = guests.each_ref().map(|(guest, restored)| {
+        assert!(restored);
+        says(guest, line)
+    });
+    let fixed = |text: &str| text.lines().take(4).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(fixed(&said[0]), ["second", "second", "0", "/made"]);
+    assert_eq!(fixed(&said[1]), ["third", "third", "0", "/made"]);
+    let drawn = said
+        .each_ref()
+        .map(|text| text.lines().skip(4).collect::<Vec<_>>());
+    assert_ne!(drawn[0][0], drawn[1][0]);
+    assert_ne!(drawn[0][1], drawn[1][1]);
+}
+
+#[test]
+fn restored_guest_has_the_hosts_time_and_its_clock_goes_on() {
+    let (host, _folder) = without_snapshots();
+    let options = InstanceOptions::default();
+    let (first, _) = start(&host, &options);
+    let before: f64 = uptime(&first);
+    drop(first);
+
+    let (guest, restored) = start(&host, &options);
+
+    assert!(restored);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let told: u64 = says(&guest, "date +%s").trim().parse().unwrap();
+    assert!(
+        now.abs_diff(Duration::from_secs(told)) < Duration::from_secs(60),
+        "{told}"
+    );
+    let (up, later) = (uptime(&guest), uptime(&guest));
+    assert!(
+        up > 0.0 && up < before + 60.0 && later >= up,
+        "{before} {up} {later}"
+    );
+    says(&guest, "sleep 0.2; timeout 1 sleep 30; true");
+}
+
+fn uptime(guest: &Instance) -> f64 {
+    let text = says(guest, "cat /proc/uptime");
+    text.split(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn restored_guest_has_its_shares_and_several_processes_at_once() {
+    let (host, _folder) = without_snapshots();
+    let shared = tempfile::tempdir().unwrap();
+    let options = InstanceOptions {
+        shares: vec![Share {
+            host: shared.path().to_owned(),
+            guest: "/share".to_owned(),
+            read_only: false,
+        }],
+        vcpus: 2,
+        memory_mib: 256,
+        ..InstanceOptions::default()
+    };
+    for round in ["booted", "restored"] {
+        let (guest, restored) = start(&host, &options);
+        assert_eq!(restored, round == "restored");
+        let line = format!(
+            "echo {round} > /share/{round}; seq 1 200000 | sort -R | sort -n | md5sum & md5sum /bin/bash & wait"
+        );
+        let sums = says(&guest, &line);
+        assert_eq!(sums.lines().count(), 2, "{sums}");
+        let written = fs::read_to_string(shared.path().join(round)).unwrap();
+        assert_eq!(written, format!("{round}\n"));
+    }
+}
+
+#[test]
+fn torn_snapshot_is_a_boot_and_is_replaced() {
+    let (host, folder) = without_snapshots();
+    let options = InstanceOptions::default();
+    let tears: [fn(&Path); 4] = [
+        |entry| fs::write(entry.join("manifest"), "{").unwrap(),
+        |entry| fs::remove_file(entry.join("memory")).unwrap(),
+        |entry| {
+            let mut units = fs::read(entry.join("units")).unwrap();
+            units[1000] ^= 1;
+            fs::write(entry.join("units"), units).unwrap();
+        },
+        |entry| {
+            let path = entry.join("manifest");
+            let text = fs::read_to_string(&path).unwrap();
+            fs::write(
+                path,
+                text.replace("\"memory\": \"512 MiB\"", "\"memory\": \"513 MiB\""),
+            )
+            .unwrap();
+        },
+    ];
+    drop(start(&host, &options));
+    for tear in tears {
+        let entries = host.library.snapshot_cache().entries().unwrap();
+        assert_eq!(entries.len(), 1);
+        tear(&folder.path().join("snapshots").join(&entries[0].key));
+
+        let (guest, restored) = start(&host, &options);
+
+        assert!(!restored);
+        assert_eq!(says(&guest, "echo up"), "up\n");
+        drop(guest);
+        assert!(start(&host, &options).1);
+    }
+}
+
+#[test]
+fn other_machines_have_snapshots_of_their_own() {
+    let (host, _folder) = without_snapshots();
+    let sizes = [256, 384].map(|memory_mib| InstanceOptions {
+        memory_mib,
+        ..InstanceOptions::default()
+    });
+    let restored = [&sizes[0], &sizes[1], &sizes[0], &sizes[1]].map(|options| start(&host, options).1);
+
+    assert_eq!(restored, [false, false, true, true]);
+    let cache = host.library.snapshot_cache();
+    assert_eq!(cache.entries().unwrap().len(), 2);
+    assert!(cache.verify().unwrap().is_empty());
+    assert_eq!(cache.prune(0).unwrap().len(), 2);
+    assert!(!start(&host, &sizes[0]).1);
+}
+
+#[test]
+fn guests_that_want_no_snapshot_neither_use_nor_leave_one() {
+    let (host, _folder) = without_snapshots();
+    let options = InstanceOptions {
+        snapshots: false,
+        ..InstanceOptions::default()
+    };
+    assert!(!start(&host, &options).1);
+    assert!(!start(&host, &options).1);
+    assert!(host.library.snapshot_cache().entries().unwrap().is_empty());
+}

@@ -221,6 +221,7 @@ fn lock(device: &SharedDevice) -> MutexGuard<'_, dyn Device + 'static> {
 mod tests {
     use super::*;
     use crate::{MmioDevice, PortDevice};
+    use saved_state::Unit;
 
     struct Echo {
         ports: Vec<PortRange>,
@@ -233,6 +234,12 @@ mod tests {
             "echo"
         }
         fn reset(&mut self) {}
+        fn save(&self) -> Unit {
+            Unit::empty()
+        }
+        fn restore(&mut self, unit: &Unit) -> Result<(), saved_state::Error> {
+            unit.expect_empty()
+        }
         fn ports(&mut self) -> Option<&mut dyn PortDevice> {
             Some(self)
         }
@@ -300,6 +307,12 @@ mod tests {
             "nested"
         }
         fn reset(&self) {}
+        fn save(&self) -> Unit {
+            Unit::empty()
+        }
+        fn restore(&self, unit: &Unit) -> Result<(), saved_state::Error> {
+            unit.expect_empty()
+        }
         fn port_ranges(&self) -> Vec<PortRange> {
             vec![PortRange { first: 1, last: 2 }]
         }

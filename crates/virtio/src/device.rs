@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use saved_state::Unit;
+
 use crate::Error;
 use crate::queue::{Chain, Queue};
 use crate::transport::{Doorbell, Interrupt};
@@ -20,8 +22,8 @@ pub enum DeviceType {
 
 /// One device type behind any transport.
 ///
-/// *Order of calls:* `activate` and `stop` alternate; `reset` comes only while stopped. Configuration may be
-/// accessed at any time.
+/// *Order of calls:* `activate` and `stop` alternate; `reset`, `save_state` and `restore_state` come only while
+/// stopped. Configuration may be accessed at any time.
 /// *Concurrency:* all calls come from one thread at a time, often a vCPU's, so they do not wait; `stop` may
 /// wait for requests that host I/O holds up.
 pub trait VirtioDevice: Send {
@@ -52,6 +54,15 @@ pub trait VirtioDevice: Send {
 
     /// Forgets what a driver had set up, as after power-on.
     fn reset(&mut self);
+
+    /// What a driver had set up, beyond what transport and queues hold.
+    fn save_state(&self) -> Unit;
+
+    /// Takes over what [`VirtioDevice::save_state`] gave, on a new device.
+    ///
+    /// # Errors
+    /// What is wrong with it; the device must then be thrown away.
+    fn restore_state(&mut self, unit: &Unit) -> Result<(), saved_state::Error>;
 }
 
 /// What a device gets when it starts.

@@ -52,6 +52,9 @@ pub enum Error {
     /// The driver started the device without a queue it cannot work without.
     #[error("driver left out virtqueue {0}")]
     MissingQueue(u16),
+    /// A device thread failed with requests in its hands, or with a whole queue.
+    #[error("requests of virtqueue {0} are lost, as a device thread failed")]
+    Lost(u16),
     /// The host service behind a device failed.
     #[error("{service} failed")]
     Service {

@@ -10,6 +10,7 @@ mod tests;
 use std::sync::Arc;
 
 use device_model::{Device, PortDevice, PortRange};
+use saved_state::Unit;
 
 use crate::pm::{PowerControl, PowerRequest};
 use registers::*;
@@ -32,6 +33,15 @@ impl Device for I8042 {
     }
 
     fn reset(&mut self) {}
+
+    /// It has no state.
+    fn save(&self) -> Unit {
+        Unit::empty()
+    }
+
+    fn restore(&mut self, unit: &Unit) -> Result<(), saved_state::Error> {
+        unit.expect_empty()
+    }
 
     fn ports(&mut self) -> Option<&mut dyn PortDevice> {
         Some(self)

@@ -8,14 +8,17 @@
 //! called, so both may drive lines themselves.
 
 mod registers;
+mod saved;
 #[cfg(test)]
 mod tests;
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use device_model::{ConcurrentDevice, LineTarget, MmioRange, MsiMessage, MsiSink};
+use saved_state::Unit;
 
 use registers::*;
+use saved::SavedIoApic;
 
 /// Hears where lines lead, so that it can be repeated to a hypervisor that must know which vectors need an
 /// end-of-interrupt upcall.
@@ -172,7 +175,7 @@ impl IoApic {
     fn write_register(&self, window: &mut Window, value: u32) {
         let select = window.select;
         if select == ID {
-            window.id = (value >> 24) as u8 & 0x0f;
+            window.id = (value >> 24) as u8 & ID_MASK;
         }
         if select < REDIRECTION {
             return;
@@ -241,6 +244,28 @@ impl ConcurrentDevice for IoApic {
                 observer.route_changed(line as u32, None, false);
             }
         }
+    }
+
+    fn save(&self) -> Unit {
+        let window = self.window();
+        Unit::new(saved::SCHEMA, &SavedIoApic::of(&window, &self.lines()))
+    }
+
+    /// The observer hears of every line.
+    fn restore(&self, unit: &Unit) -> Result<(), saved_state::Error> {
+        let saved = unit.decode::<SavedIoApic>(saved::SCHEMA)?;
+        let mut window = self.window();
+        let restored = {
+            let mut lines = self.lines();
+            saved.put_into(&mut window, &mut lines)?;
+            lines.clone()
+        };
+        if let Some(observer) = self.observer.get() {
+            for (index, line) in (0..).zip(restored) {
+                observer.route_changed(index, line.route(), line.is(LEVEL));
+            }
+        }
+        Ok(())
     }
 
     fn mmio_ranges(&self) -> Vec<MmioRange> {

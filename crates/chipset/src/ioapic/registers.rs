@@ -16,6 +16,9 @@ pub(super) const VERSION: u8 = 0x01;
 pub(super) const ARBITRATION: u8 = 0x02;
 pub(super) const REDIRECTION: u8 = 0x10;
 
+/// Bits of the identification that exist (3.2.1).
+pub(super) const ID_MASK: u8 = 0x0f;
+
 /// The first version with an EOI register.
 pub(super) const VERSION_WITH_EOI: u32 = 0x20;
 

@@ -1,15 +1,20 @@
 //! Function 00:00.0, by which software recognises the bus.
 
+use std::sync::{Arc, Mutex};
+
+use device_model::Device;
 use device_model::pci::{BarWindow, ConfigSpace, Identity, PciFunction};
-use device_model::{Device, SharedDevice};
+use saved_state::Unit;
 
 use super::registers::*;
+use super::saved;
 
-struct Bridge {
-    config: ConfigSpace,
+/// The function.
+pub(super) struct Bridge {
+    pub(super) config: ConfigSpace,
 }
 
-pub(super) fn bridge() -> SharedDevice {
+pub(super) fn bridge() -> Arc<Mutex<Bridge>> {
     let identity = Identity {
         vendor: VENDOR,
         device: DEVICE,
@@ -17,7 +22,7 @@ pub(super) fn bridge() -> SharedDevice {
         ..Identity::default()
     };
     let config = ConfigSpace::new(identity);
-    std::sync::Arc::new(std::sync::Mutex::new(Bridge { config }))
+    Arc::new(Mutex::new(Bridge { config }))
 }
 
 impl Device for Bridge {
@@ -27,6 +32,14 @@ impl Device for Bridge {
 
     fn reset(&mut self) {
         self.config.reset();
+    }
+
+    fn save(&self) -> Unit {
+        Unit::new(saved::SCHEMA, &self.config.save())
+    }
+
+    fn restore(&mut self, unit: &Unit) -> Result<(), saved_state::Error> {
+        self.config.restore(&unit.decode(saved::SCHEMA)?)
     }
 
     fn pci(&mut self) -> Option<&mut dyn PciFunction> {

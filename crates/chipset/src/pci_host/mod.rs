@@ -9,17 +9,21 @@
 
 mod bridge;
 mod registers;
+mod saved;
 #[cfg(test)]
 mod tests;
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use device_model::pci::{BarWindow, PciFunction};
-use device_model::{ConcurrentDevice, Device, MmioRange, PortRange, SharedDevice};
+use device_model::{ConcurrentDevice, Device, MmioRange, PortRange, SharedDevice, require};
+use saved_state::Unit;
 
 use crate::Error;
+use bridge::Bridge;
 use registers::*;
+use saved::SavedPciHost;
 
 /// Slots of the bus.
 const SLOTS: u8 = 32;
@@ -46,6 +50,8 @@ impl PciHostConfig {
 /// The host bridge.
 pub struct PciHost {
     config: PciHostConfig,
+    /// What is in slot 0.
+    bridge: Arc<Mutex<Bridge>>,
     slots: [Option<SharedDevice>; SLOTS as usize],
     address: AtomicU32,
     /// What decodes now. Taken for writing only with the lock of the function that changed.
@@ -69,10 +75,12 @@ struct Cycle {
 impl PciHost {
     /// A bridge with only itself, as 00:00.0, on the bus.
     pub fn new(config: PciHostConfig) -> Self {
-        let mut slots = [const { None }; SLOTS as usize];
-        slots[0] = Some(bridge::bridge());
+        let mut slots: [Option<SharedDevice>; SLOTS as usize] = [const { None }; _];
+        let bridge = bridge::bridge();
+        slots[0] = Some(bridge.clone());
         Self {
             config,
+            bridge,
             slots,
             address: AtomicU32::new(0),
             decoded: RwLock::default(),
@@ -183,6 +191,10 @@ impl PciHost {
             .filter(|offset| *offset < ECAM_BUS_LEN)
     }
 
+    fn bridge(&self) -> MutexGuard<'_, Bridge> {
+        self.bridge.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn decoded(&self) -> RwLockReadGuard<'_, Vec<Decoded>> {
         self.decoded.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -234,6 +246,25 @@ impl ConcurrentDevice for PciHost {
             lock(device).reset();
         }
         self.refresh();
+    }
+
+    /// Of functions, only the bridge's own is part of it.
+    fn save(&self) -> Unit {
+        let saved = SavedPciHost {
+            address: self.address.load(Ordering::Relaxed),
+            bridge: self.bridge().config.save(),
+        };
+        Unit::new(saved::SCHEMA, &saved)
+    }
+
+    /// Called after all functions on the bus were restored.
+    fn restore(&self, unit: &Unit) -> Result<(), saved_state::Error> {
+        let SavedPciHost { address, bridge } = unit.decode(saved::SCHEMA)?;
+        require(address & !ADDRESS_MASK == 0, "CONFIG_ADDRESS")?;
+        self.bridge().config.restore(&bridge)?;
+        self.address.store(address, Ordering::Relaxed);
+        self.refresh();
+        Ok(())
     }
 
     fn port_ranges(&self) -> Vec<PortRange> {

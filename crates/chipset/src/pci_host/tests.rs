@@ -42,6 +42,12 @@ impl Device for Memory {
     fn reset(&mut self) {
         self.config.reset();
     }
+    fn save(&self) -> Unit {
+        Unit::new(1, &self.config.save())
+    }
+    fn restore(&mut self, unit: &Unit) -> Result<(), saved_state::Error> {
+        self.config.restore(&unit.decode(1)?)
+    }
     fn pci(&mut self) -> Option<&mut dyn PciFunction> {
         Some(self)
     }
@@ -78,6 +84,12 @@ impl Device for NotPci {
         "not-pci"
     }
     fn reset(&mut self) {}
+    fn save(&self) -> Unit {
+        Unit::empty()
+    }
+    fn restore(&mut self, unit: &Unit) -> Result<(), saved_state::Error> {
+        unit.expect_empty()
+    }
 }
 
 fn empty() -> PciHost {

@@ -8,6 +8,7 @@ mod tests;
 use std::sync::Arc;
 
 use device_model::{Device, PortDevice, PortRange};
+use saved_state::Unit;
 
 use registers::*;
 
@@ -89,6 +90,15 @@ impl Device for Power {
     }
 
     fn reset(&mut self) {}
+
+    /// It has no state.
+    fn save(&self) -> Unit {
+        Unit::empty()
+    }
+
+    fn restore(&mut self, unit: &Unit) -> Result<(), saved_state::Error> {
+        unit.expect_empty()
+    }
 
     fn ports(&mut self) -> Option<&mut dyn PortDevice> {
         Some(self)

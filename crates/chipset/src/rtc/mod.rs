@@ -7,15 +7,18 @@
 
 mod civil;
 mod registers;
+mod saved;
 #[cfg(test)]
 mod tests;
 
 use std::time::Duration;
 
 use device_model::{Device, PortDevice, PortRange};
+use saved_state::Unit;
 
 use civil::Civil;
 use registers::*;
+use saved::SavedRtc;
 
 /// Index of the century register, for the FADT.
 pub const CENTURY_INDEX: u8 = CENTURY;
@@ -67,6 +70,14 @@ impl Device for Rtc {
 
     fn reset(&mut self) {
         self.index = 0;
+    }
+
+    fn save(&self) -> Unit {
+        Unit::new(saved::SCHEMA, &SavedRtc::of(self))
+    }
+
+    fn restore(&mut self, unit: &Unit) -> Result<(), saved_state::Error> {
+        unit.decode::<SavedRtc>(saved::SCHEMA)?.put_into(self)
     }
 
     fn ports(&mut self) -> Option<&mut dyn PortDevice> {

@@ -7,6 +7,7 @@
 //! The interrupt output is a level: high exactly while IIR shows an interrupt.
 
 mod registers;
+mod saved;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -16,9 +17,11 @@ use std::sync::{Arc, Mutex};
 
 use device_backends::ByteStream;
 use device_model::{Device, InterruptLine, PortDevice, PortRange};
+use saved_state::Unit;
 
 use crate::Error;
 use registers::*;
+use saved::SavedUart;
 use worker::Doorbell;
 
 /// Ports one UART takes.
@@ -33,6 +36,8 @@ pub struct Uart {
     doorbell: Arc<Doorbell>,
     registers: Registers,
     line_is_high: bool,
+    /// Nothing moves by itself.
+    paused: bool,
 }
 
 struct Registers {
@@ -175,6 +180,7 @@ impl Uart {
             doorbell: doorbell.clone(),
             registers: Registers::new(),
             line_is_high: false,
+            paused: false,
         }));
         worker::spawn(name, doorbell, &uart)?;
         Ok(uart)
@@ -182,6 +188,9 @@ impl Uart {
 
     /// Moves what can be moved between FIFOs and stream, and sets the interrupt line.
     fn pump(&mut self) {
+        if self.paused {
+            return;
+        }
         self.send();
         self.fill();
         self.update_line();
@@ -299,6 +308,29 @@ impl Device for Uart {
     fn reset(&mut self) {
         self.registers = Registers::new();
         self.update_line();
+    }
+
+    fn pause(&mut self) {
+        self.paused = true;
+    }
+
+    fn resume(&mut self) {
+        if std::mem::take(&mut self.paused) {
+            // What the stream said meanwhile was not heard.
+            self.pump();
+            // A restored port has not driven its wire yet.
+            self.line.set_level(self.line_is_high);
+        }
+    }
+
+    fn save(&self) -> Unit {
+        Unit::new(saved::SCHEMA, &SavedUart::of(&self.registers))
+    }
+
+    fn restore(&mut self, unit: &Unit) -> Result<(), saved_state::Error> {
+        self.registers = unit.decode::<SavedUart>(saved::SCHEMA)?.into_registers()?;
+        self.line_is_high = self.registers.interrupt() != IIR_NONE;
+        Ok(())
     }
 
     fn ports(&mut self) -> Option<&mut dyn PortDevice> {

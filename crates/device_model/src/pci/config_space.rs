@@ -2,9 +2,9 @@
 //!
 //! PCI Local Bus 3.0, chapter 6.
 
-use super::{BarWindow, PciError};
+use super::{BarWindow, PciError, SavedConfigSpace};
 
-const SIZE: usize = 256;
+pub(super) const SIZE: usize = 256;
 
 /// Offsets in the type 0 header (6.1, figure 6-1).
 const VENDOR_ID: usize = 0x00;
@@ -174,7 +174,8 @@ impl ConfigSpace {
     }
 
     /// Changes bytes the guest sees, whether it may write them or not: a field that follows the device's
-    /// state. Bytes past the end are left out.
+    /// state. Bytes past the end are left out. They are no part of what is saved: a function that has such
+    /// fields sets them to their initial value before it saves.
     pub fn set_bytes(&mut self, offset: u16, value: &[u8]) {
         for (byte, value) in self.bytes.iter_mut().skip(offset.into()).zip(value) {
             *byte = *value;
@@ -230,6 +231,21 @@ impl ConfigSpace {
     /// Puts everything back to its state after power-on. BARs and capabilities stay declared.
     pub fn reset(&mut self) {
         self.bytes = self.initial;
+    }
+
+    /// What it holds.
+    pub fn save(&self) -> SavedConfigSpace {
+        SavedConfigSpace { bytes: self.bytes }
+    }
+
+    /// Takes over what was saved of a space that was laid out alike.
+    ///
+    /// # Errors
+    /// Bits that a guest cannot have changed.
+    pub fn restore(&mut self, saved: &SavedConfigSpace) -> Result<(), saved_state::Error> {
+        saved.check(&self.initial, &self.writable)?;
+        self.bytes = saved.bytes;
+        Ok(())
     }
 
     fn command(&self) -> u16 {

@@ -3,9 +3,11 @@
 
 mod config_space;
 mod msix;
+mod saved;
 
 pub use config_space::{BarKind, ConfigSpace, Identity};
 pub use msix::{Msix, MsixLayout};
+pub use saved::{SavedConfigSpace, SavedMsix, SavedVector};
 
 /// Why a function's configuration space cannot be laid out as asked. Only wiring meets it, never a guest.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{ConfigSpace, PciError};
-use crate::{MsiMessage, MsiSink};
+use super::{ConfigSpace, PciError, SavedMsix, SavedVector};
+use crate::{MsiMessage, MsiSink, require};
 
 const CAPABILITY_ID: u8 = 0x11;
 const MAX_VECTORS: u16 = 2048;
@@ -146,10 +146,8 @@ impl Msix {
 
     /// Takes over message control; the function calls it after each write to `config`.
     pub fn config_written(&self, config: &ConfigSpace) {
-        let control = (config.read(self.capability) >> 16) as u16;
         let mut state = self.lock();
-        state.enabled = control & CONTROL_ENABLE != 0;
-        state.function_masked = control & CONTROL_FUNCTION_MASK != 0;
+        state.take_control(self.control(config));
         for vector in 0..state.vectors.len() {
             self.deliver(&mut state, vector);
         }
@@ -205,6 +203,43 @@ impl Msix {
         state.vectors.fill(Vector::RESET);
     }
 
+    /// What it holds apart from its capability.
+    pub fn save(&self) -> SavedMsix {
+        let state = self.lock();
+        let vectors = state.vectors.iter().map(|vector| SavedVector {
+            words: vector.words,
+            pending: vector.pending,
+        });
+        SavedMsix {
+            vectors: vectors.collect(),
+        }
+    }
+
+    /// Takes over what was saved, and message control from `config`, which was restored before. Sends nothing.
+    ///
+    /// # Errors
+    /// Another number of vectors than this structure has, or vectors that no guest can have brought about.
+    pub fn restore(&self, saved: &SavedMsix, config: &ConfigSpace) -> Result<(), saved_state::Error> {
+        let mut state = self.lock();
+        require(
+            saved.vectors.len() == state.vectors.len(),
+            "the number of MSI-X vectors",
+        )?;
+        state.take_control(self.control(config));
+        for (at, &SavedVector { words, pending }) in saved.vectors.iter().enumerate() {
+            require(words[3] & !VECTOR_MASKED == 0, "an MSI-X vector control")?;
+            let vector = Vector { words, pending };
+            // It would have been sent when it was unmasked.
+            require(!(pending && state.may_send(&vector)), "an MSI-X pending bit")?;
+            state.vectors[at] = vector;
+        }
+        Ok(())
+    }
+
+    fn control(&self, config: &ConfigSpace) -> u16 {
+        (config.read(self.capability) >> 16) as u16
+    }
+
     /// Sends what is pending on `vector` unless it is masked. `vector` exists.
     fn deliver(&self, state: &mut State, vector: usize) {
         let entry = state.vectors[vector];
@@ -242,6 +277,11 @@ impl Msix {
 }
 
 impl State {
+    fn take_control(&mut self, control: u16) {
+        self.enabled = control & CONTROL_ENABLE != 0;
+        self.function_masked = control & CONTROL_FUNCTION_MASK != 0;
+    }
+
     fn may_send(&self, entry: &Vector) -> bool {
         self.enabled && !self.function_masked && entry.words[3] & VECTOR_MASKED == 0
     }

@@ -13,7 +13,7 @@ const MAX_WAITING: usize = 64;
 /// Messages that wait for the driver's buffers.
 #[derive(Default)]
 pub(super) struct Outbox {
-    waiting: VecDeque<ToDriver>,
+    pub(super) waiting: VecDeque<ToDriver>,
 }
 
 impl Outbox {

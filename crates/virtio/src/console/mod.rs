@@ -9,6 +9,7 @@
 mod control;
 mod port;
 mod protocol;
+mod saved;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -16,8 +17,10 @@ mod worker;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use device_backends::ByteStream;
+use saved_state::Unit;
 
 use self::port::PortState;
+use self::saved::SavedConsole;
 use self::worker::{Server, Stopped};
 use crate::worker::{Signals, Worker};
 use crate::{Activated, ActiveQueue, DeviceType, Error, VirtioDevice};
@@ -56,6 +59,8 @@ pub struct Console {
 struct State {
     control: control::Outbox,
     ports: Vec<PortState>,
+    /// The size the driver was last told, or found when it started.
+    shown_size: Option<Size>,
 }
 
 impl State {
@@ -63,6 +68,7 @@ impl State {
         Self {
             control: control::Outbox::default(),
             ports: (0..ports).map(|_| PortState::default()).collect(),
+            shown_size: None,
         }
     }
 }
@@ -187,5 +193,16 @@ impl VirtioDevice for Console {
 
     fn reset(&mut self) {
         self.state = State::new(self.ports.len());
+    }
+
+    fn save_state(&self) -> Unit {
+        Unit::new(saved::SCHEMA, &SavedConsole::of(&self.state))
+    }
+
+    fn restore_state(&mut self, unit: &Unit) -> Result<(), saved_state::Error> {
+        self.state = unit
+            .decode::<SavedConsole>(saved::SCHEMA)?
+            .into_state(&self.ports)?;
+        Ok(())
     }
 }

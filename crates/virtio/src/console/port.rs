@@ -23,7 +23,7 @@ pub(super) struct PortState {
     /// What the driver was last told about the host's side.
     pub(super) shown_open: bool,
     /// Bytes of the first chain of the transmit queue that the stream has taken.
-    sent: usize,
+    pub(super) sent: usize,
 }
 
 /// A port's queues while the device works. A queue that the driver left out carries nothing.

@@ -21,14 +21,14 @@ pub(super) fn receive_queue(port: u16) -> u16 {
 }
 
 /// Control events (5.3.6.2).
-mod event {
-    pub(super) const DEVICE_READY: u16 = 0;
-    pub(super) const PORT_ADD: u16 = 1;
-    pub(super) const PORT_READY: u16 = 3;
-    pub(super) const CONSOLE_PORT: u16 = 4;
-    pub(super) const RESIZE: u16 = 5;
-    pub(super) const PORT_OPEN: u16 = 6;
-    pub(super) const PORT_NAME: u16 = 7;
+pub(super) mod event {
+    pub(in crate::console) const DEVICE_READY: u16 = 0;
+    pub(in crate::console) const PORT_ADD: u16 = 1;
+    pub(in crate::console) const PORT_READY: u16 = 3;
+    pub(in crate::console) const CONSOLE_PORT: u16 = 4;
+    pub(in crate::console) const RESIZE: u16 = 5;
+    pub(in crate::console) const PORT_OPEN: u16 = 6;
+    pub(in crate::console) const PORT_NAME: u16 = 7;
 }
 
 /// Length of `struct virtio_console_control`.

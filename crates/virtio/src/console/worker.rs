@@ -52,8 +52,9 @@ impl Server {
         let queues = queues.collect();
         let control_receive = take(CONTROL_RECEIVE);
         let control_transmit = take(CONTROL_TRANSMIT);
-        let shown_size = *size.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = *size.lock().unwrap_or_else(PoisonError::into_inner);
         Self {
+            shown_size: state.shown_size.unwrap_or(now),
             ports,
             size,
             signals,
@@ -63,7 +64,6 @@ impl Server {
             queues,
             control_receive,
             control_transmit,
-            shown_size,
         }
     }
 
@@ -74,6 +74,7 @@ impl Server {
                 break;
             }
         }
+        self.state.shown_size = Some(self.shown_size);
         let lanes = self
             .queues
             .into_iter()

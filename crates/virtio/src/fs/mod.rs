@@ -11,6 +11,7 @@ mod worker;
 use std::sync::Arc;
 
 use device_backends::FileService;
+use saved_state::Unit;
 
 use self::worker::{RequestQueue, Serving};
 use crate::{Activated, ActiveQueue, DeviceType, Error, VirtioDevice};
@@ -80,5 +81,14 @@ impl VirtioDevice for Fs {
 
     fn reset(&mut self) {
         self.service.reset();
+    }
+
+    /// It has no state of its own: the session is the service's.
+    fn save_state(&self) -> Unit {
+        Unit::empty()
+    }
+
+    fn restore_state(&mut self, unit: &Unit) -> Result<(), saved_state::Error> {
+        unit.expect_empty()
     }
 }

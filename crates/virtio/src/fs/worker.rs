@@ -94,7 +94,8 @@ impl Serving {
         Ok(Self { queue, threads })
     }
 
-    /// Ends the threads once their requests are done.
+    /// Ends the threads once their requests are done. A thread that failed leaves its request behind, as the
+    /// queue's position shows.
     pub(super) fn stop(self) -> Option<ActiveQueue> {
         drop(self.threads);
         let queue = Arc::into_inner(self.queue)?;

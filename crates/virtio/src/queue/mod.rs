@@ -33,6 +33,13 @@ pub struct QueuePosition {
     pub next_used: u16,
 }
 
+impl QueuePosition {
+    /// Whether every chain that was taken has been completed or put back.
+    pub fn is_idle(&self) -> bool {
+        self.next_available == self.next_used
+    }
+}
+
 /// A virtqueue in use. After an error it yields only that it is broken.
 pub struct Queue {
     rings: Rings,

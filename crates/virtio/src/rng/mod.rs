@@ -8,6 +8,7 @@ mod worker;
 use std::sync::Arc;
 
 use device_backends::Entropy;
+use saved_state::Unit;
 
 use crate::worker::{Signals, Worker};
 use crate::{Activated, ActiveQueue, DeviceType, Error, VirtioDevice};
@@ -63,4 +64,13 @@ impl VirtioDevice for Rng {
     }
 
     fn reset(&mut self) {}
+
+    /// It has no state: what is in flight lies in the queues.
+    fn save_state(&self) -> Unit {
+        Unit::empty()
+    }
+
+    fn restore_state(&mut self, unit: &Unit) -> Result<(), saved_state::Error> {
+        unit.expect_empty()
+    }
 }

@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
+use device_model::require;
 use guest_memory::GuestMemory;
+use saved_state::Unit;
 use virtio_bindings::virtio_config::{
     VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FAILED,
-    VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_F_VERSION_1,
+    VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET, VIRTIO_F_VERSION_1,
 };
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
 use super::notify::{InterruptSink, StatusRegisters};
+use super::saved::{SavedCore, SavedQueue};
 use super::{Doorbell, Interrupt, half, with_half};
 use crate::queue::{Queue, QueuePosition};
 use crate::{Activated, ActiveQueue, Error, VirtioDevice};
@@ -22,6 +25,8 @@ const DRIVER_BITS: u8 = VIRTIO_CONFIG_S_ACKNOWLEDGE as u8
     | VIRTIO_CONFIG_S_FAILED as u8
     | FEATURES_OK
     | DRIVER_OK;
+/// The one that only the device sets.
+const NEEDS_RESET: u8 = VIRTIO_CONFIG_S_NEEDS_RESET as u8;
 
 const VERSION_1: u64 = 1 << VIRTIO_F_VERSION_1;
 const EVENT_INDEX: u64 = 1 << VIRTIO_RING_F_EVENT_IDX;
@@ -58,7 +63,10 @@ pub(super) struct Core {
     pub(super) driver_feature_select: u32,
     pub(super) queue_select: u16,
     queues: Vec<QueueSetup>,
+    /// A driver has started the device, and has not reset it since.
     active: bool,
+    /// It works: it has the queues.
+    working: bool,
 }
 
 impl Core {
@@ -88,6 +96,7 @@ impl Core {
             driver_feature_select: 0,
             queue_select: 0,
             active: false,
+            working: false,
         }
     }
 
@@ -157,9 +166,10 @@ impl Core {
                 ..QueuePosition::default()
             };
         }
-        if self.active {
-            self.active = false;
+        if std::mem::take(&mut self.working) {
             drop(self.device.stop());
+        }
+        if std::mem::take(&mut self.active) {
             self.device.reset();
         }
         self.driver_features = 0;
@@ -254,11 +264,117 @@ impl Core {
             interrupt: self.interrupt.clone(),
         });
         match result {
-            Ok(()) => self.active = true,
+            Ok(()) => {
+                self.active = true;
+                self.working = true;
+            }
             // Some of its threads may have started.
             Err(_) => drop(self.device.stop()),
         }
         result
+    }
+
+    /// Stops the device and takes its queues back. Requests are done or wait in their rings then, so a queue has
+    /// used as many as it has taken; one that has not, or does not come back, has lost some.
+    pub(super) fn pause(&mut self) {
+        if !std::mem::take(&mut self.working) {
+            return;
+        }
+        let stopped = self.device.stop();
+        for (index, setup) in (0_u16..).zip(&mut self.queues).filter(|(_, setup)| setup.enabled) {
+            let queue = stopped.iter().find(|queue| queue.index == index);
+            if let Some(queue) = queue {
+                setup.position = queue.queue.position();
+            }
+            if queue.is_none() || !setup.position.is_idle() {
+                // Unless the driver knows already.
+                self.interrupt.broken(&Error::Lost(index));
+            }
+        }
+    }
+
+    /// Goes on after [`Core::pause`] or [`Core::restore`]. A device that needs a reset stays still until then.
+    pub(super) fn resume(&mut self) {
+        let broken = self.status.get() & NEEDS_RESET != 0;
+        if self.active
+            && !self.working
+            && !broken
+            && let Err(error) = self.activate()
+        {
+            self.interrupt.broken(&error);
+        }
+    }
+
+    /// The state of a core that is paused.
+    pub(super) fn save(&self) -> SavedCore {
+        let queues = self.queues.iter().map(|setup| SavedQueue {
+            size: setup.position.size,
+            descriptors: setup.position.descriptors,
+            driver: setup.position.driver,
+            device: setup.position.device,
+            next_available: setup.position.next_available,
+            next_used: setup.position.next_used,
+            enabled: setup.enabled,
+        });
+        let Unit { schema, bytes } = self.device.save_state();
+        SavedCore {
+            device_type: self.device.device_type() as u16,
+            driver_features: self.driver_features,
+            device_feature_select: self.device_feature_select,
+            driver_feature_select: self.driver_feature_select,
+            queue_select: self.queue_select,
+            status: self.status.get(),
+            config_generation: self.status.config_generation(),
+            active: self.active,
+            queues: queues.collect(),
+            device_schema: schema,
+            device_state: bytes,
+        }
+    }
+
+    /// Takes over what [`Core::save`] gave. The rings are looked at when the device goes on.
+    pub(super) fn restore(&mut self, saved: SavedCore) -> Result<(), saved_state::Error> {
+        let is_same = saved.device_type == self.device.device_type() as u16;
+        require(is_same, "the type of a virtio device")?;
+        require(
+            saved.queues.len() == self.queues.len(),
+            "the number of virtqueues",
+        )?;
+        self.driver_features = saved.driver_features;
+        self.device_feature_select = saved.device_feature_select;
+        self.driver_feature_select = saved.driver_feature_select;
+        self.queue_select = saved.queue_select;
+        self.restore_status(&saved)?;
+        for (setup, queue) in self.queues.iter_mut().zip(&saved.queues) {
+            let working = saved.active && queue.enabled;
+            let broken = saved.status & NEEDS_RESET != 0;
+            setup.position = queue.position(setup.max_size, working, broken)?;
+            setup.enabled = queue.enabled;
+        }
+        let state = Unit {
+            schema: saved.device_schema,
+            bytes: saved.device_state,
+        };
+        // A device that no driver has started is as new.
+        let possible = self.active || state == self.device.save_state();
+        require(possible, "the state of a virtio device")?;
+        self.device.restore_state(&state)
+    }
+
+    /// What [`Core::set_status`] lets a driver bring about, and what a device adds once it was started (2.1).
+    fn restore_status(&mut self, saved: &SavedCore) -> Result<(), saved_state::Error> {
+        let status = saved.status;
+        let is = |bit: u8| status & bit != 0;
+        let possible = status & !(DRIVER_BITS | NEEDS_RESET) == 0
+            && (!is(FEATURES_OK) || self.features_acceptable())
+            && (!is(DRIVER_OK) || is(FEATURES_OK))
+            && (!is(NEEDS_RESET) || is(DRIVER_OK))
+            // Started, or in need of a reset as that failed.
+            && (is(DRIVER_OK) == saved.active || is(NEEDS_RESET));
+        require(possible, "the status of a virtio device")?;
+        self.status.restore(status, saved.config_generation);
+        self.active = saved.active;
+        Ok(())
     }
 
     fn selected(&self) -> Option<&QueueSetup> {
@@ -274,7 +390,7 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
-        if self.active {
+        if self.working {
             drop(self.device.stop());
         }
     }

@@ -2,13 +2,15 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use device_model::{Device, InterruptLine, MmioDevice, MmioRange};
+use device_model::{Device, InterruptLine, MmioDevice, MmioRange, require};
 use guest_memory::GuestMemory;
+use saved_state::Unit;
 use virtio_bindings::virtio_mmio::*;
 
 use super::DoorbellAddress;
 use super::core::{Core, Ring};
 use super::notify::InterruptSink;
+use super::saved::{self, SavedMmio};
 use crate::VirtioDevice;
 
 /// "virt", little endian.
@@ -129,6 +131,30 @@ impl Device for VirtioMmio {
         self.reset_device();
     }
 
+    fn pause(&mut self) {
+        self.core.pause();
+    }
+
+    fn resume(&mut self) {
+        // A restored device has not driven its wire yet.
+        self.interrupts.drive();
+        self.core.resume();
+    }
+
+    fn save(&self) -> Unit {
+        let saved = SavedMmio {
+            interrupt_status: self.interrupts.status(),
+            core: self.core.save(),
+        };
+        Unit::new(saved::SCHEMA, &saved)
+    }
+
+    fn restore(&mut self, unit: &Unit) -> Result<(), saved_state::Error> {
+        let saved = unit.decode::<SavedMmio>(saved::SCHEMA)?;
+        self.interrupts.restore(saved.interrupt_status)?;
+        self.core.restore(saved.core)
+    }
+
     fn mmio(&mut self) -> Option<&mut dyn MmioDevice> {
         Some(self)
     }
@@ -188,6 +214,19 @@ impl MmioInterrupts {
         let mut status = self.lock();
         *status &= !bits;
         self.line.set_level(*status != 0);
+    }
+
+    /// Brings the wire to where the register says.
+    fn drive(&self) {
+        self.clear(0);
+    }
+
+    /// Takes over the register; the wire stays as it is.
+    fn restore(&self, status: u32) -> Result<(), saved_state::Error> {
+        let possible = status & !(INTERRUPT_USED | INTERRUPT_CONFIG) == 0;
+        require(possible, "an MMIO interrupt status")?;
+        *self.lock() = status;
+        Ok(())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, u32> {

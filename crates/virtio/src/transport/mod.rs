@@ -2,6 +2,7 @@
 
 mod core;
 mod notify;
+mod saved;
 
 pub mod mmio;
 pub mod pci;

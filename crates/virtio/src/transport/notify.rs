@@ -117,6 +117,12 @@ impl StatusRegisters {
         self.device_status.store(0, Ordering::Release);
     }
 
+    /// Puts both registers to what they were.
+    pub(crate) fn restore(&self, device_status: u8, config_generation: u32) {
+        self.device_status.store(device_status, Ordering::Release);
+        self.config_generation.store(config_generation, Ordering::Release);
+    }
+
     pub(crate) fn config_generation(&self) -> u32 {
         self.config_generation.load(Ordering::Acquire)
     }

@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 
 use device_model::pci::{BarKind, BarWindow, ConfigSpace, Identity, Msix, MsixLayout, PciFunction};
-use device_model::{Device, MsiSink};
+use device_model::{Device, MsiSink, require};
 use guest_memory::GuestMemory;
+use saved_state::Unit;
 
 use super::DoorbellAddress;
 use super::core::{Core, Ring};
 use super::notify::InterruptSink;
+use super::saved::{self, SavedPci};
 use crate::{DeviceType, Error, VirtioDevice};
 
 /// 4.1.2.1.
@@ -220,6 +222,35 @@ impl Device for VirtioPci {
         self.interrupts.msix.reset();
     }
 
+    fn pause(&mut self) {
+        self.core.pause();
+    }
+
+    fn resume(&mut self) {
+        self.core.resume();
+    }
+
+    fn save(&self) -> Unit {
+        let interrupts = &self.interrupts;
+        let load = |vector: &AtomicU16| vector.load(Ordering::Acquire);
+        let saved = SavedPci {
+            config: self.config.save(),
+            msix: interrupts.msix.save(),
+            config_vector: load(&interrupts.config_vector),
+            queue_vectors: interrupts.queue_vectors.iter().map(load).collect(),
+            isr: interrupts.isr.load(Ordering::Acquire),
+            core: self.core.save(),
+        };
+        Unit::new(saved::SCHEMA, &saved)
+    }
+
+    fn restore(&mut self, unit: &Unit) -> Result<(), saved_state::Error> {
+        let saved = unit.decode::<SavedPci>(saved::SCHEMA)?;
+        self.config.restore(&saved.config)?;
+        self.interrupts.restore(&saved, &self.config)?;
+        self.core.restore(saved.core)
+    }
+
     fn pci(&mut self) -> Option<&mut dyn PciFunction> {
         Some(self)
     }
@@ -311,6 +342,22 @@ impl PciInterrupts {
         } else {
             self.isr.fetch_or(isr, Ordering::AcqRel);
         }
+    }
+
+    fn restore(&self, saved: &SavedPci, config: &ConfigSpace) -> Result<(), saved_state::Error> {
+        self.msix.restore(&saved.msix, config)?;
+        require(saved.isr & !(ISR_QUEUE | ISR_CONFIG) == 0, "the ISR status")?;
+        self.isr.store(saved.isr, Ordering::Release);
+        let count = saved.queue_vectors.len() == self.queue_vectors.len();
+        require(count, "the number of queue vectors")?;
+        let vectors = saved.queue_vectors.iter().chain([&saved.config_vector]);
+        let registers = self.queue_vectors.iter().chain([&self.config_vector]);
+        for (register, &vector) in registers.zip(vectors) {
+            let known = vector < self.msix.vectors() || vector == NO_VECTOR;
+            require(known, "an MSI-X vector")?;
+            register.store(vector, Ordering::Release);
+        }
+        Ok(())
     }
 
     fn reset(&self) {

@@ -25,7 +25,7 @@ use crate::kernel::Kernel;
 use crate::plugs::{Consoles, HostEntropy, PIPE_CAPACITY, plug};
 use crate::post_mortem::PostMortem;
 use crate::session::Session;
-use crate::snapshot_cache::{Filling, Key, SnapshotCache};
+use crate::snapshot_cache::{Filling, Key};
 use crate::{Error, InstanceOptions, KernelChoice, Library, Result};
 
 /// The unit with the guest program's greeting.
@@ -126,14 +126,14 @@ impl Guest {
         options: &InstanceOptions,
     ) -> Result<Self> {
         let (backends, ends) = plug_all(hypervisor, file_systems);
-        let mut machine =
+        let machine =
             Machine::boot(config, boot, backends).map_err(|error| not_booted(error, &options.kernel))?;
         options.timeline.mark("guest runs");
         let (console, control) = follow(ends, &machine, options)?;
         let (session, hello) = greeted(control, &machine, &console, options)?;
         options.timeline.mark("guest program ready");
         let keeping = match filling {
-            Some(filling) => capture(&mut machine, &session, &hello, filling)?,
+            Some(filling) => capture(&machine, &session, &hello, filling)?,
             None => None,
         };
         session.configure(&hello, configuration(options)?)?;
@@ -218,7 +218,7 @@ fn follow(ends: Ends, machine: &Machine, options: &InstanceOptions) -> Result<(C
 /// Stops the guest, which has only just greeted, writes it down and lets it go on. What keeps it from being written is
 /// told, and no more.
 fn capture(
-    machine: &mut Machine,
+    machine: &Machine,
     session: &Session,
     hello: &Hello,
     mut filling: Filling,

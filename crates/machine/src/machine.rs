@@ -1,6 +1,6 @@
 //! A machine from its making to its end.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chipset::ioapic::IoApic;
@@ -19,7 +19,8 @@ use crate::{Backends, BootImage, Error, MachineConfig, Outcome, acpi, layout};
 /// A machine. Dropping it stops it.
 pub struct Machine {
     pub(crate) parts: Parts,
-    cpus: Cpus,
+    /// Whoever changes between running and paused holds it.
+    cpus: Mutex<Cpus>,
 }
 
 /// What a machine consists of beside its CPUs.
@@ -59,7 +60,7 @@ impl Machine {
         let threads = VcpuThreads::start(vcpus, &parts.io, &parts.end)?;
         Ok(Self {
             parts,
-            cpus: Cpus::Running(threads),
+            cpus: Mutex::new(Cpus::Running(threads)),
         })
     }
 
@@ -67,13 +68,14 @@ impl Machine {
     ///
     /// # Errors
     /// [`Error::Ended`] where there is nothing to go on with.
-    pub fn pause(&mut self) -> Result<(), Error> {
-        let Cpus::Running(threads) = &mut self.cpus else {
+    pub fn pause(&self) -> Result<(), Error> {
+        let mut cpus = self.cpus();
+        let Cpus::Running(threads) = &mut *cpus else {
             return Ok(());
         };
         let vcpus = threads.stop();
         let complete = vcpus.len() == self.parts.config.vcpus as usize;
-        self.cpus = Cpus::Paused(vcpus);
+        *cpus = Cpus::Paused(vcpus);
         if !complete || self.parts.end.wait(Some(Duration::ZERO)).is_some() {
             return Err(Error::Ended);
         }
@@ -85,22 +87,33 @@ impl Machine {
     ///
     /// # Errors
     /// [`Error::Thread`].
-    pub fn resume(&mut self) -> Result<(), Error> {
-        if let Cpus::Paused(vcpus) = &mut self.cpus {
+    pub fn resume(&self) -> Result<(), Error> {
+        let mut cpus = self.cpus();
+        if let Cpus::Paused(vcpus) = &mut *cpus {
             let vcpus = std::mem::take(vcpus);
             self.parts.devices.resume();
             let threads = VcpuThreads::start(vcpus, &self.parts.io, &self.parts.end)?;
-            self.cpus = Cpus::Running(threads);
+            *cpus = Cpus::Running(threads);
         }
         Ok(())
     }
 
-    /// The CPUs of a machine that is paused.
-    pub(crate) fn paused_vcpus(&mut self) -> Option<&mut [Box<dyn Vcpu>]> {
-        match &mut self.cpus {
-            Cpus::Running(_) => None,
-            Cpus::Paused(vcpus) => Some(vcpus),
+    /// Calls `act` with the vCPUs of a machine that is paused, and stays, meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Ended`] for one that is not paused or has lost a vCPU, what `act` says.
+    pub(crate) fn with_paused_vcpus<T>(
+        &self,
+        act: impl FnOnce(&mut [Box<dyn Vcpu>]) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        match &mut *self.cpus() {
+            Cpus::Paused(vcpus) if vcpus.len() == self.parts.config.vcpus as usize => act(vcpus),
+            _ => Err(Error::Ended),
         }
+    }
+
+    fn cpus(&self) -> MutexGuard<'_, Cpus> {
+        self.cpus.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for the end, at most `timeout` where given; `None` when it goes on.
@@ -119,7 +132,7 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         self.parts.end.end(Outcome::Stopped);
-        if let Cpus::Running(threads) = &mut self.cpus {
+        if let Cpus::Running(threads) = &mut *self.cpus() {
             drop(threads.stop());
         }
     }

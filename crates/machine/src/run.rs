@@ -81,9 +81,12 @@ impl PowerControl for EndSignal {
 /// Just too short for a large page, which the host could else give to the first byte touched.
 const STACK_LEN: usize = 0x1f_0000;
 
+/// A thread that executes guest code; it gives its vCPU back.
+type VcpuThread = JoinHandle<Box<dyn Vcpu>>;
+
 /// The threads that execute guest code.
 pub(crate) struct VcpuThreads {
-    threads: Vec<(JoinHandle<Box<dyn Vcpu>>, Arc<dyn Kick>)>,
+    threads: Vec<(VcpuThread, Arc<dyn Kick>)>,
     stopping: Arc<Mutex<bool>>,
 }
 

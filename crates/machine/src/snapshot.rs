@@ -62,33 +62,13 @@ impl Machine {
     ///
     /// # Errors
     /// [`Error::Ended`] for a machine that is not paused or has ended, a full disk, a backend that does not tell.
-    pub fn capture(&mut self, writer: &mut SnapshotWriter) -> Result<(), Error> {
-        let config = self.parts.config;
-        let vcpus = self.paused_vcpus().ok_or(Error::Ended)?;
-        if vcpus.len() != config.vcpus as usize {
-            return Err(Error::Ended);
-        }
-        for (index, vcpu) in vcpus.iter_mut().enumerate() {
-            writer.unit(&vcpu_unit(index), &vcpu.state()?.save());
-        }
-        let parts = &self.parts;
-        writer.unit(
-            CPUID,
-            &CpuidLeaf::save_all(&parts.hypervisor.capabilities().cpuid),
-        );
-        let nanoseconds = u64::try_from(parts.vm.clock()?.as_nanos()).unwrap_or(u64::MAX);
-        writer.unit(CLOCK, &Unit::new(SCHEMA, &SavedClock { nanoseconds }));
-        parts.devices.save(writer);
-        let file = writer.file(MEMORY)?;
-        let extents = parts.memory.write_image(file).map_err(Error::MemoryImage)?;
-        let extents = extents
-            .iter()
-            .map(|extent| [extent.gpa, extent.len, extent.offset]);
-        let extents = SavedExtents {
-            extents: extents.collect(),
-        };
-        writer.unit(EXTENTS, &Unit::new(SCHEMA, &extents));
-        Ok(())
+    pub fn capture(&self, writer: &mut SnapshotWriter) -> Result<(), Error> {
+        self.with_paused_vcpus(|vcpus| {
+            for (index, vcpu) in vcpus.iter_mut().enumerate() {
+                writer.unit(&vcpu_unit(index), &vcpu.state()?.save());
+            }
+            self.parts.capture(writer)
+        })
     }
 
     /// Makes a machine from a snapshot and lets it go on where it was.
@@ -123,6 +103,27 @@ impl Machine {
             .set_clock(std::time::Duration::from_nanos(clock.nanoseconds))?;
         parts.devices.resume();
         Self::start(parts, vcpus)
+    }
+}
+
+impl Parts {
+    /// Writes everything but the vCPUs.
+    fn capture(&self, writer: &mut SnapshotWriter) -> Result<(), Error> {
+        let cpuid = &self.hypervisor.capabilities().cpuid;
+        writer.unit(CPUID, &CpuidLeaf::save_all(cpuid));
+        let nanoseconds = u64::try_from(self.vm.clock()?.as_nanos()).unwrap_or(u64::MAX);
+        writer.unit(CLOCK, &Unit::new(SCHEMA, &SavedClock { nanoseconds }));
+        self.devices.save(writer);
+        let extents = self.memory.write_image(writer.file(MEMORY)?);
+        let extents = extents.map_err(Error::MemoryImage)?;
+        let saved = SavedExtents {
+            extents: extents
+                .iter()
+                .map(|extent| [extent.gpa, extent.len, extent.offset])
+                .collect(),
+        };
+        writer.unit(EXTENTS, &Unit::new(SCHEMA, &saved));
+        Ok(())
     }
 }
 

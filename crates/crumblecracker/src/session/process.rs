@@ -74,7 +74,7 @@ impl ProcessEntry {
         match message {
             ToHost::Started(pid) => {
                 self.timeline.mark("command runs");
-                drop(self.started.try_send(Ok(pid)));
+                let _ = self.started.try_send(Ok(pid));
             }
             ToHost::ExecFailed(failure) => {
                 let _ = self.started.try_send(Err(failure));

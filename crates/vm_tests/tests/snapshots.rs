@@ -64,7 +64,7 @@ fn second_guest_is_restored_and_is_no_twin() {
 
     let guests = ["second", "third"].map(|name| start(&host, &named(name)));
 
-    let line = "hostname; cat /etc/hostname; id -u; touch /made && ls /made; \
+    let line = "uname -n; cat /etc/hostname; id -u; touch /made && ls /made; \
                 head -c 16 /dev/urandom | od -An -tx1; cat /proc/sys/kernel/random/uuid";
     let said = guests.each_ref().map(|(guest, restored)| {
         assert!(restored);

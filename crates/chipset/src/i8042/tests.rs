@@ -31,3 +31,16 @@ fn status_reads_as_idle() {
     I8042::new(Arc::new(Requests::default())).port_read(COMMAND, &mut data);
     assert_eq!(data, [0]);
 }
+
+#[test]
+fn state_is_empty_and_any_other_is_refused() {
+    let mut device = I8042::new(Arc::new(Requests::default()));
+    let unit = device.save();
+    assert_eq!(unit, Unit::empty());
+    assert!(device.restore(&unit).is_ok());
+    let longer = Unit {
+        bytes: vec![0; 3],
+        ..unit
+    };
+    assert!(device.restore(&longer).is_err());
+}

@@ -8,6 +8,9 @@ use super::{Line, Window};
 
 pub(super) const SCHEMA: u16 = 1;
 
+#[cfg(test)]
+mod tests;
+
 record! {
     /// [`Window`] and all [`Line`]s.
     pub(super) struct SavedIoApic {

@@ -5,6 +5,9 @@ use saved_state::record;
 
 pub(super) const SCHEMA: u16 = 1;
 
+#[cfg(test)]
+mod tests;
+
 record! {
     /// The bridge, without the functions on its bus.
     pub(super) struct SavedPciHost {

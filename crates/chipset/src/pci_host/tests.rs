@@ -6,10 +6,10 @@ use proptest::prelude::*;
 use super::*;
 
 const ECAM: u64 = 0xe000_0000;
-const WINDOW: u64 = 0xc000_0000;
+pub(super) const WINDOW: u64 = 0xc000_0000;
 
 /// A function with a BAR of memory.
-struct Memory {
+pub(super) struct Memory {
     config: ConfigSpace,
     bytes: Vec<u8>,
     /// Reaches another function during an access where set.
@@ -17,7 +17,7 @@ struct Memory {
 }
 
 impl Memory {
-    fn new() -> Arc<Mutex<Self>> {
+    pub(super) fn new() -> Arc<Mutex<Self>> {
         let mut config = ConfigSpace::new(Identity {
             vendor: 0x1234,
             device: 0x5678,
@@ -92,7 +92,7 @@ impl Device for NotPci {
     }
 }
 
-fn empty() -> PciHost {
+pub(super) fn empty() -> PciHost {
     PciHost::new(PciHostConfig {
         ecam_gpa: ECAM,
         windows: vec![MmioRange {
@@ -108,24 +108,24 @@ fn with_memory() -> PciHost {
     host
 }
 
-fn select(host: &PciHost, slot: u32, register: u32) {
+pub(super) fn select(host: &PciHost, slot: u32, register: u32) {
     let address = ADDRESS_ENABLE | slot << 11 | register;
     host.port_write(CONFIG_ADDRESS, &address.to_le_bytes());
 }
 
-fn read(host: &PciHost, slot: u32, register: u32) -> u32 {
+pub(super) fn read(host: &PciHost, slot: u32, register: u32) -> u32 {
     select(host, slot, register);
     let mut data = [0xff; 4];
     host.port_read(CONFIG_DATA, &mut data);
     u32::from_le_bytes(data)
 }
 
-fn write(host: &PciHost, slot: u32, register: u32, value: u32) {
+pub(super) fn write(host: &PciHost, slot: u32, register: u32, value: u32) {
     select(host, slot, register);
     host.port_write(CONFIG_DATA, &value.to_le_bytes());
 }
 
-fn place(host: &PciHost, slot: u32, gpa: u32) {
+pub(super) fn place(host: &PciHost, slot: u32, gpa: u32) {
     write(host, slot, 0x10, gpa);
     write(host, slot, 0x04, 2);
 }

@@ -64,3 +64,16 @@ proptest! {
         prop_assert!(requests_after(&[(port, &data[..len])]).len() <= 1);
     }
 }
+
+#[test]
+fn state_is_empty_and_any_other_is_refused() {
+    let mut device = Power::new(REGISTERS, Arc::new(Requests::default()));
+    let unit = device.save();
+    assert_eq!(unit, Unit::empty());
+    assert!(device.restore(&unit).is_ok());
+    let longer = Unit {
+        bytes: vec![0; 3],
+        ..unit
+    };
+    assert!(device.restore(&longer).is_err());
+}

@@ -8,6 +8,9 @@ use super::registers::INDEX_MASK;
 
 pub(super) const SCHEMA: u16 = 1;
 
+#[cfg(test)]
+mod tests;
+
 record! {
     /// The one register that a guest writes.
     pub(super) struct SavedRtc {

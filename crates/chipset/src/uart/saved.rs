@@ -8,6 +8,9 @@ use super::registers::*;
 
 pub(super) const SCHEMA: u16 = 1;
 
+#[cfg(test)]
+mod tests;
+
 record! {
     /// [`Registers`].
     pub(super) struct SavedUart {

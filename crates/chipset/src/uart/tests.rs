@@ -23,20 +23,18 @@ impl LineTarget for Wire {
     }
 }
 
-impl Wire {
-    fn is_high(&self) -> bool {
-        self.high.load(Ordering::SeqCst)
-    }
-}
-
-struct Port {
-    uart: Arc<Mutex<Uart>>,
-    host: HostEnd,
+pub(super) struct Port {
+    pub(super) uart: Arc<Mutex<Uart>>,
+    pub(super) host: HostEnd,
     wire: Arc<Wire>,
 }
 
 impl Port {
-    fn new(capacity: usize) -> Self {
+    pub(super) fn line_is_high(&self) -> bool {
+        self.wire.high.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn new(capacity: usize) -> Self {
         let (device, host) = byte_pipe(capacity);
         let wire = Arc::new(Wire::default());
         let line = InterruptLine::new(wire.clone(), 4);
@@ -44,18 +42,18 @@ impl Port {
         Self { uart, host, wire }
     }
 
-    fn read(&self, register: u16) -> u8 {
+    pub(super) fn read(&self, register: u16) -> u8 {
         let mut data = [0xff];
         self.uart.lock().unwrap().port_read(0x3f8 + register, &mut data);
         data[0]
     }
 
-    fn write(&self, register: u16, value: u8) {
+    pub(super) fn write(&self, register: u16, value: u8) {
         self.uart.lock().unwrap().port_write(0x3f8 + register, &[value]);
     }
 
     /// Waits until the thread has brought line status to `bits`.
-    fn wait_status(&self, bits: u8) {
+    pub(super) fn wait_status(&self, bits: u8) {
         while self.read(LSR) & bits != bits {
             std::thread::yield_now();
         }
@@ -82,14 +80,14 @@ fn transmit_into_full_stream_waits_and_interrupts_when_taken() {
         port.write(DATA, *byte);
     }
     port.write(IER, IER_HOLDING_EMPTY);
-    assert_eq!((port.read(LSR), port.wire.is_high()), (0, false));
+    assert_eq!((port.read(LSR), port.line_is_high()), (0, false));
     let mut text = [0; 4];
     port.host.read_exact(&mut text).unwrap();
     assert_eq!(&text, b"abcd");
     port.wait_status(LSR_HOLDING_EMPTY);
-    assert!(port.wire.is_high());
+    assert!(port.line_is_high());
     assert_eq!(port.read(IIR), IIR_HOLDING_EMPTY | IIR_FIFO);
-    assert!(!port.wire.is_high());
+    assert!(!port.line_is_high());
 }
 
 #[test]
@@ -97,12 +95,12 @@ fn holding_empty_interrupt_is_raised_by_enabling_and_by_each_write() {
     let port = Port::new(64);
     port.write(IER, IER_HOLDING_EMPTY);
     assert_eq!(port.read(IIR), IIR_HOLDING_EMPTY);
-    assert_eq!((port.read(IIR), port.wire.is_high()), (IIR_NONE, false));
+    assert_eq!((port.read(IIR), port.line_is_high()), (IIR_NONE, false));
     port.write(DATA, b'x');
-    assert!(port.wire.is_high());
+    assert!(port.line_is_high());
     // The check a driver makes for chips that do not raise it again.
     port.write(IER, 0);
-    assert!(!port.wire.is_high());
+    assert!(!port.line_is_high());
     port.write(IER, IER_HOLDING_EMPTY);
     assert_eq!(port.read(IIR), IIR_HOLDING_EMPTY);
     assert_eq!(port.wire.rises.load(Ordering::SeqCst), 3);
@@ -116,11 +114,11 @@ fn input_interrupts_and_is_taken_as_the_guest_reads() {
     let text = b"twenty characters in";
     port.host.write_all(text).unwrap();
     port.wait_status(LSR_DATA_READY);
-    assert!(port.wire.is_high());
+    assert!(port.line_is_high());
     assert!(matches!(port.read(IIR) & 0xf, IIR_RECEIVED | IIR_TIMEOUT));
     let read: Vec<u8> = text.iter().map(|_| port.read(DATA)).collect();
     assert_eq!(read, text);
-    assert_eq!((port.read(LSR) & LSR_DATA_READY, port.wire.is_high()), (0, false));
+    assert_eq!((port.read(LSR) & LSR_DATA_READY, port.line_is_high()), (0, false));
     assert_eq!(port.read(IIR), IIR_NONE | IIR_FIFO);
 }
 
@@ -182,9 +180,9 @@ fn closed_stream_swallows_output() {
 fn reset_drops_everything_and_lowers_the_line() {
     let port = Port::new(64);
     port.write(IER, IER_HOLDING_EMPTY);
-    assert!(port.wire.is_high());
+    assert!(port.line_is_high());
     port.uart.lock().unwrap().reset();
-    assert!(!port.wire.is_high());
+    assert!(!port.line_is_high());
     assert_eq!(port.read(IER), 0);
 }
 
@@ -210,7 +208,7 @@ proptest! {
         for (is_write, register, value) in accesses {
             if is_write { port.write(register, value) } else { port.read(register); }
             let uart = port.uart.lock().unwrap();
-            prop_assert_eq!(uart.registers.interrupt() != IIR_NONE, port.wire.is_high());
+            prop_assert_eq!(uart.registers.interrupt() != IIR_NONE, port.line_is_high());
             prop_assert!(uart.registers.received.len() <= FIFO_LEN && uart.registers.to_send.len() <= FIFO_LEN);
         }
     }

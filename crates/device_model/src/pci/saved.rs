@@ -5,6 +5,9 @@ use saved_state::{Error, record};
 use super::config_space::SIZE;
 use crate::require;
 
+#[cfg(test)]
+mod tests;
+
 record! {
     /// A [`ConfigSpace`](super::ConfigSpace) as a guest left it.
     #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,6 +10,9 @@ use super::{HostPort, State};
 
 pub(super) const SCHEMA: u16 = 1;
 
+#[cfg(test)]
+mod tests;
+
 /// Far more messages than can come to wait for a driver.
 const MAX_WAITING: usize = 4096;
 

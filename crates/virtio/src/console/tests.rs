@@ -6,29 +6,29 @@ use proptest::prelude::*;
 use super::*;
 use crate::testing::{Bus, Driver, EVENT_INDEX};
 
-const MULTIPORT: u64 = protocol::F_MULTIPORT;
-const SIZE: Size = Size {
+pub(super) const MULTIPORT: u64 = protocol::F_MULTIPORT;
+pub(super) const SIZE: Size = Size {
     columns: 80,
     rows: 24,
 };
 
 /// Queues of the device under test.
 const HVC_RECEIVE: u16 = 0;
-const HVC_TRANSMIT: u16 = 1;
-const CONTROL_RECEIVE: u16 = 2;
+pub(super) const HVC_TRANSMIT: u16 = 1;
+pub(super) const CONTROL_RECEIVE: u16 = 2;
 const CONTROL_TRANSMIT: u16 = 3;
-const CHANNEL_RECEIVE: u16 = 4;
+pub(super) const CHANNEL_RECEIVE: u16 = 4;
 const CHANNEL_TRANSMIT: u16 = 5;
 
-struct Setup {
-    driver: Driver,
-    hvc: HostEnd,
-    channel: HostEnd,
-    resizer: Resizer,
+pub(super) struct Setup {
+    pub(super) driver: Driver,
+    pub(super) hvc: HostEnd,
+    pub(super) channel: HostEnd,
+    pub(super) resizer: Resizer,
 }
 
 /// A terminal and a channel, each with a stream of `capacity` bytes.
-fn console(capacity: usize) -> (Console, HostEnd, HostEnd) {
+pub(super) fn console(capacity: usize) -> (Console, HostEnd, HostEnd) {
     let (terminal, hvc) = byte_pipe(capacity);
     let (plain, channel) = byte_pipe(capacity);
     let ports = vec![
@@ -46,7 +46,7 @@ fn console(capacity: usize) -> (Console, HostEnd, HostEnd) {
     (Console::new(ports, SIZE).unwrap(), hvc, channel)
 }
 
-fn start(bus: Bus, features: u64, capacity: usize) -> Setup {
+pub(super) fn start(bus: Bus, features: u64, capacity: usize) -> Setup {
     let (device, hvc, channel) = console(capacity);
     let resizer = device.resizer();
     Setup {
@@ -58,7 +58,7 @@ fn start(bus: Bus, features: u64, capacity: usize) -> Setup {
 }
 
 /// A control message as the wire has it.
-fn message(port: u32, event: u16, value: u16, tail: &[u8]) -> Vec<u8> {
+pub(super) fn message(port: u32, event: u16, value: u16, tail: &[u8]) -> Vec<u8> {
     let mut bytes = port.to_le_bytes().to_vec();
     bytes.extend(event.to_le_bytes());
     bytes.extend(value.to_le_bytes());
@@ -67,17 +67,17 @@ fn message(port: u32, event: u16, value: u16, tail: &[u8]) -> Vec<u8> {
 }
 
 impl Setup {
-    fn tell(&mut self, port: u32, event: u16, value: u16) {
+    pub(super) fn tell(&mut self, port: u32, event: u16, value: u16) {
         self.driver
             .request(CONTROL_TRANSMIT, &[&message(port, event, value, &[])], &[]);
     }
 
-    fn hear(&mut self) -> Vec<u8> {
+    pub(super) fn hear(&mut self) -> Vec<u8> {
         self.driver.request(CONTROL_RECEIVE, &[], &[64])
     }
 
     /// What Linux does until the channel is open on both sides.
-    fn open_channel(&mut self) {
+    pub(super) fn open_channel(&mut self) {
         self.announce_channel();
         self.tell(1, 6, 1);
     }

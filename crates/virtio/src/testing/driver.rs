@@ -6,6 +6,7 @@ use std::time::Duration;
 use device_model::pci::PciFunction;
 use device_model::{Device, InterruptLine, LineTarget, MmioDevice, MsiMessage, MsiSink};
 use guest_memory::GuestMemory;
+use saved_state::Unit;
 
 use super::{Ring, VERSION_1, ram};
 use crate::VirtioDevice;
@@ -249,10 +250,23 @@ impl Shell {
         }
     }
 
-    pub(crate) fn reset_device(&mut self) {
+    /// The device as machines see it.
+    pub(crate) fn device(&mut self) -> &mut dyn Device {
         match self {
-            Self::Pci { device, .. } => device.reset(),
-            Self::Mmio(device) => device.reset(),
+            Self::Pci { device, .. } => &mut **device,
+            Self::Mmio(device) => &mut **device,
+        }
+    }
+
+    pub(crate) fn reset_device(&mut self) {
+        self.device().reset();
+    }
+
+    /// Whether interrupts of `vector` wait, on PCI.
+    pub(crate) fn mask(&mut self, vector: u64, masked: bool) {
+        if let Self::Pci { device, structures } = self {
+            let control = structures.msix_table + vector * 16 + 12;
+            device.bar_write(0, control, &u32::from(masked).to_le_bytes());
         }
     }
 
@@ -444,6 +458,37 @@ impl Driver {
             }
             std::thread::yield_now();
         }
+    }
+
+    /// The state of the device, which is paused from then on.
+    pub(crate) fn save(&mut self) -> Unit {
+        let device = self.shell.device();
+        device.pause();
+        device.save()
+    }
+
+    /// Goes on with `device`, behind a new transport with new interrupts, where the old device was.
+    pub(crate) fn move_to(&mut self, device: impl VirtioDevice + 'static) {
+        let unit = self.save();
+        self.restore(Box::new(device), &unit).unwrap();
+        assert_eq!(self.shell.device().save(), unit);
+        self.shell.device().resume();
+    }
+
+    /// Puts `unit` into `device`, which is paused from then on.
+    pub(crate) fn restore(
+        &mut self,
+        device: Box<dyn VirtioDevice>,
+        unit: &Unit,
+    ) -> Result<(), saved_state::Error> {
+        let bus = match self.shell {
+            Shell::Pci { .. } => Bus::Pci,
+            Shell::Mmio(_) => Bus::Mmio,
+        };
+        self.interrupts = Arc::new(Interrupts::default());
+        self.shell = Shell::new(bus, device, &self.memory, &self.interrupts);
+        self.shell.device().pause();
+        self.shell.device().restore(unit)
     }
 
     /// Power-on, and the firmware's part of it.

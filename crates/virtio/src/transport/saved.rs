@@ -9,6 +9,9 @@ use crate::queue::QueuePosition;
 /// Of both shells' records.
 pub(super) const SCHEMA: u16 = 1;
 
+#[cfg(test)]
+mod tests;
+
 record! {
     /// A [`VirtioPci`](super::pci::VirtioPci).
     pub(super) struct SavedPci {

@@ -12,7 +12,7 @@ use crate::rng::Rng;
 use crate::testing::{BUFFERS, Bus, Driver, EVENT_INDEX, RAM_LEN, Ring, Shell, VERSION_1};
 use crate::{Activated, ActiveQueue, DeviceType, Error, VirtioDevice};
 
-struct Zeros;
+pub(super) struct Zeros;
 
 impl Entropy for Zeros {
     fn fill(&self, bytes: &mut [u8]) -> io::Result<()> {
@@ -21,7 +21,7 @@ impl Entropy for Zeros {
     }
 }
 
-struct Echo;
+pub(super) struct Echo;
 
 impl FileService for Echo {
     fn handle(&self, request: &dyn RequestSource, reply: &mut dyn ReplySink) -> usize {
@@ -35,7 +35,7 @@ impl FileService for Echo {
     fn reset(&self) {}
 }
 
-fn rng(bus: Bus) -> Driver {
+pub(super) fn rng(bus: Bus) -> Driver {
     Driver::attach(bus, Rng::new(Arc::new(Zeros)))
 }
 
@@ -322,7 +322,7 @@ fn device_that_cannot_start_is_stopped_and_shows_it() {
     }
 }
 
-fn any_device(kind: u8) -> Box<dyn VirtioDevice> {
+pub(super) fn any_device(kind: u8) -> Box<dyn VirtioDevice> {
     match kind % 3 {
         0 => Box::new(Rng::new(Arc::new(Zeros))),
         1 => Box::new(Fs::new("tag", Arc::new(Echo), 2).unwrap()),

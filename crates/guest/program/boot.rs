@@ -1,7 +1,9 @@
 // From the kernel's first call to an open control channel.
 
+use crate::configure;
 use crate::kernel::*;
 use crate::log;
+use crate::mounts;
 use crate::syscall::*;
 use crate::text;
 
@@ -43,6 +45,8 @@ pub unsafe fn prepare() {
     log::use_kernel_log();
     raise_open_files();
     load_modules();
+    mounts::furnish_early();
+    configure::raise_loopback();
     // The program runs on from memory; its file would only take more of it.
     unlink(b"/init\0" as *const u8);
 }

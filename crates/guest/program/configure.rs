@@ -1,7 +1,9 @@
-// What makes one guest differ from another: version, hostname, clock, entropy; and the loopback interface.
+// What makes one guest differ from another: version, hostname, clock, entropy; and the loopback
+// interface, which all have.
 
 use crate::HOSTED;
 use crate::kernel::*;
+use crate::log;
 use crate::memory::memcpy;
 use crate::protocol;
 use crate::syscall::*;
@@ -66,10 +68,6 @@ pub unsafe fn configure(id: u32, payload: *const u8, len: usize) {
         what = b"entropy\0" as *const u8;
         result = add_entropy(payload.add(hostname_end), entropy_len);
     }
-    if result >= 0 {
-        what = b"loopback interface\0" as *const u8;
-        result = raise_loopback();
-    }
     if result < 0 {
         protocol::fail(id, result, STAGE_CONFIGURE, what);
     } else {
@@ -105,16 +103,25 @@ unsafe fn add_entropy(seed: *const u8, len: usize) -> isize {
     result
 }
 
-unsafe fn raise_loopback() -> isize {
+/// Brings up the loopback interface; why that cannot be is noted, no more.
+pub unsafe fn raise_loopback() {
     const AF_INET: usize = 2;
     const SOCK_DGRAM: usize = 2;
+    let socket = syscall(SOCKET, AF_INET, SOCK_DGRAM | O_CLOEXEC, 0, 0, 0);
+    let mut result = socket;
+    if socket >= 0 {
+        result = set_loopback_up(socket as i32);
+        close(socket as i32);
+    }
+    if result < 0 {
+        log::note(b"cannot bring up the loopback interface\0" as *const u8, result);
+    }
+}
+
+unsafe fn set_loopback_up(socket: i32) -> isize {
     const SIOCGIFFLAGS: usize = 0x8913;
     const SIOCSIFFLAGS: usize = 0x8914;
     const IFF_UP: i16 = 1;
-    let socket = syscall(SOCKET, AF_INET, SOCK_DGRAM | O_CLOEXEC, 0, 0, 0);
-    if socket < 0 {
-        return socket;
-    }
     let mut request = InterfaceRequest {
         name: [0; 16],
         flags: 0,
@@ -122,11 +129,10 @@ unsafe fn raise_loopback() -> isize {
     };
     request.name[0] = b'l';
     request.name[1] = b'o';
-    let mut result = ioctl(socket as i32, SIOCGIFFLAGS, &raw mut request as usize);
+    let mut result = ioctl(socket, SIOCGIFFLAGS, &raw mut request as usize);
     if result >= 0 && request.flags & IFF_UP == 0 {
         request.flags |= IFF_UP;
-        result = ioctl(socket as i32, SIOCSIFFLAGS, &raw const request as usize);
+        result = ioctl(socket, SIOCSIFFLAGS, &raw const request as usize);
     }
-    close(socket as i32);
     result
 }

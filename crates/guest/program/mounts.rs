@@ -81,18 +81,28 @@ unsafe fn set_root_writable(writable: bool) -> isize {
     mount(NONE, b"/\0" as *const u8, NONE, flags, NONE)
 }
 
+/// What is mounted before there is a root, and moves into it.
+const MOVED_COUNT: usize = 4;
+const MOVED: [*const u8; MOVED_COUNT] = [
+    b"/newroot/proc\0" as *const u8,
+    b"/newroot/sys\0" as *const u8,
+    b"/newroot/dev\0" as *const u8,
+    b"/newroot/run\0" as *const u8,
+];
+/// Bytes of `/newroot`.
+const NEW_ROOT_LEN: usize = 8;
+
 /// Makes `/newroot` the root, as switch_root does: the initramfs stays below it, empty and out of reach.
 unsafe fn move_in() -> isize {
-    let mut result = move_mount(b"/proc\0" as *const u8, b"/newroot/proc\0" as *const u8);
-    if result >= 0 {
-        result = move_mount(b"/sys\0" as *const u8, b"/newroot/sys\0" as *const u8);
+    let mut i = 0;
+    while i < MOVED_COUNT {
+        let result = move_mount(MOVED[i].add(NEW_ROOT_LEN), MOVED[i]);
+        if result < 0 {
+            return result;
+        }
+        i += 1;
     }
-    if result >= 0 {
-        result = move_mount(b"/dev\0" as *const u8, b"/newroot/dev\0" as *const u8);
-    }
-    if result >= 0 {
-        result = chdir(b"/newroot\0" as *const u8);
-    }
+    let mut result = chdir(b"/newroot\0" as *const u8);
     if result >= 0 {
         result = mount(b".\0" as *const u8, b"/\0" as *const u8, NONE, MS_MOVE, NONE);
     }
@@ -118,8 +128,10 @@ unsafe fn move_mount(from: *const u8, to: *const u8) -> isize {
     result
 }
 
-/// Everything a userland expects around its files. What a kernel was built without is noted, no more.
-unsafe fn furnish() {
+/// Everything a userland expects around its files, as far as it can be had before there is a root: what is done here is
+/// in the snapshot that guests start from. `/proc`, `/sys` and `/dev` are there. What a kernel was built without is
+/// noted, no more.
+pub unsafe fn furnish_early() {
     let plain = MS_NOSUID | MS_NODEV | MS_NOEXEC;
     let tmpfs = b"tmpfs\0" as *const u8;
     furnish_one(
@@ -156,6 +168,10 @@ unsafe fn furnish() {
     symlink(b"/proc/self/fd/0\0" as *const u8, b"/dev/stdin\0" as *const u8);
     symlink(b"/proc/self/fd/1\0" as *const u8, b"/dev/stdout\0" as *const u8);
     symlink(b"/proc/self/fd/2\0" as *const u8, b"/dev/stderr\0" as *const u8);
+}
+
+/// The rest of it.
+unsafe fn furnish() {
     // An image's own /tmp is left as it is.
     if mkdir(b"/tmp\0" as *const u8, 0o1777) >= 0 {
         chmod(b"/tmp\0" as *const u8, 0o1777);

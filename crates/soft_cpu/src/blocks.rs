@@ -21,7 +21,7 @@ pub(crate) struct Op {
     pub(crate) instruction: Instruction,
     /// This CPU has the instruction.
     pub(crate) defined: bool,
-    /// After its handler, whoever executes must look around: see [`leaves`].
+    /// After its handler, whoever executes must look around: its block ends, or an interrupt is let in.
     pub(crate) leaves: bool,
 }
 
@@ -96,6 +96,8 @@ pub(crate) struct Blocks {
     slots: Vec<Option<Box<Block>>>,
     by_page: KeyMap<u64, Vec<(Key, usize)>>,
     free: Vec<usize>,
+    /// Where a block's instructions gather while it is decoded.
+    gathering: Vec<Op>,
     /// Blocks that came since the last [`Blocks::sweep`], without those that were translated.
     cold: usize,
     /// The block that is being executed, if any, was dropped: its next instruction may be another one now.
@@ -111,6 +113,8 @@ const MAX_BLOCKS: usize = 512 * 1024;
 /// The most blocks that are kept without being translated: code that runs once, such as a kernel's start, is soon
 /// forgotten.
 const MAX_COLD: usize = 4 * 1024;
+/// Bytes that are read at a time: most blocks are shorter.
+const FETCHED: usize = 64;
 /// The longest instruction in bytes.
 const MAX_LEN: usize = 15;
 
@@ -159,9 +163,6 @@ impl Blocks {
 
     fn insert(&mut self, key: Key, block: Block) -> usize {
         self.cold += 1;
-        for page in block.pages.into_iter().flatten() {
-            self.by_page.entry(page).or_default();
-        }
         let pages = block.pages;
         let block = Some(Box::new(block));
         let slot = match self.free.pop() {
@@ -367,13 +368,19 @@ impl Exec<'_> {
         let mut bytes = [0; MAX_BYTES + MAX_LEN];
         let in_page = MAX_BYTES.min((PAGE_SIZE - (gpa & PAGE_OFFSET)) as usize);
         let is_cut = in_page == MAX_BYTES;
-        self.fetch(gpa, &mut bytes[..in_page]);
-        let mut ops = Vec::new();
+        let mut fetched = 0;
+        let mut ops = std::mem::take(&mut self.cpu.blocks.gathering);
+        ops.clear();
         let mut pages = [Some(gpa & !PAGE_OFFSET), None];
         let mut at = 0;
         while at < in_page && ops.len() < MAX_OPS {
             let ip = start.wrapping_add(at as u64);
-            let mut instruction = decode(&bytes[at..in_page], self.cpu.mode.bits, ip);
+            if fetched < in_page.min(at + MAX_LEN) {
+                let next = in_page.min(fetched + FETCHED);
+                self.fetch(gpa + fetched as u64, &mut bytes[fetched..next]);
+                fetched = next;
+            }
+            let mut instruction = decode(&bytes[at..fetched], self.cpu.mode.bits, ip);
             if instruction.code() == Code::INVALID && in_page - at < MAX_LEN {
                 if at > 0 || is_cut {
                     // What reaches into the next page is a block of its own, so that its fault comes in time.
@@ -391,21 +398,24 @@ impl Exec<'_> {
                 Some(handler) => (handler, true),
                 None => (undefined as Handler, false),
             };
+            let ends = ends_block(&instruction);
             ops.push(Op {
                 handler,
                 instruction,
                 defined,
-                leaves: leaves(&instruction),
+                leaves: ends || lets_interrupts_in(&instruction),
             });
-            if ends_block(&instruction) || !defined {
+            if ends || !defined {
                 break;
             }
         }
-        Ok(Block {
-            ops: ops.into_boxed_slice(),
+        let block = Block {
+            ops: ops.as_slice().into(),
             pages,
             translation: Translation::default(),
-        })
+        };
+        self.cpu.blocks.gathering = ops;
+        Ok(block)
     }
 
     /// Reads code. In a device there is none: all ones, which is no instruction.
@@ -502,13 +512,7 @@ fn goes_on(instruction: &Instruction) -> bool {
     reads_control || matches!(instruction.mnemonic(), M::Cli | M::Swapgs | M::Rdmsr | M::Wrmsr)
 }
 
-/// Whether the handler of `instruction` may leave behind what its block does not know of: an end of the block, or an
-/// interrupt that is let in.
-fn leaves(instruction: &Instruction) -> bool {
-    lets_interrupts_in(instruction) || ends_block(instruction)
-}
-
-/// Translated code does these without leaving, in most cases.
+/// Whether an interrupt may be let in behind `instruction`. Translated code does these without leaving, in most cases.
 fn lets_interrupts_in(instruction: &Instruction) -> bool {
     use iced_x86::Mnemonic as M;
     matches!(instruction.mnemonic(), M::Sti | M::Popf | M::Popfd | M::Popfq)

@@ -1,5 +1,5 @@
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use device_backends::{Entropy, FileService, ReplySink, RequestSource};
@@ -8,10 +8,10 @@ use saved_state::{Saved, Unit};
 
 use super::super::tests::{Echo, Zeros, any_device, rng};
 use super::*;
-use crate::VirtioDevice;
 use crate::fs::Fs;
 use crate::rng::Rng;
 use crate::testing::{Bus, Driver, EVENT_INDEX, Shell, VERSION_1};
+use crate::{Activated, ActiveQueue, DeviceType, VirtioDevice};
 
 const NEEDS_RESET: u32 = 0x40;
 
@@ -187,6 +187,55 @@ fn broken_device_comes_back_broken_and_reset_recovers() {
         driver.move_to(new_rng());
         driver.set_up(EVENT_INDEX);
         assert_eq!(driver.request(0, &[], &[4]), [0; 4]);
+    }
+}
+
+/// Counts its starts, and needs a reset after each.
+#[derive(Default)]
+struct Breaking {
+    starts: Arc<AtomicU32>,
+    queues: Vec<ActiveQueue>,
+}
+
+impl VirtioDevice for Breaking {
+    fn device_type(&self) -> DeviceType {
+        DeviceType::Entropy
+    }
+    fn features(&self) -> u64 {
+        0
+    }
+    fn queue_sizes(&self) -> Vec<u16> {
+        vec![8]
+    }
+    fn read_config(&self, _offset: u64, _data: &mut [u8]) {}
+    fn activate(&mut self, activated: Activated) -> Result<(), crate::Error> {
+        self.starts.fetch_add(1, Ordering::SeqCst);
+        self.queues = activated.queues;
+        activated.interrupt.broken(&crate::Error::Request("for the test"));
+        Ok(())
+    }
+    fn stop(&mut self) -> Vec<ActiveQueue> {
+        std::mem::take(&mut self.queues)
+    }
+    fn reset(&mut self) {}
+    fn save_state(&self) -> Unit {
+        Unit::empty()
+    }
+    fn restore_state(&mut self, unit: &Unit) -> Result<(), Error> {
+        unit.expect_empty()
+    }
+}
+
+#[test]
+fn broken_device_is_not_started_until_it_is_reset() {
+    for bus in Bus::BOTH {
+        let mut driver = Driver::start(bus, Breaking::default(), 0);
+        let new = Breaking::default();
+        let starts = new.starts.clone();
+        driver.move_to(new);
+        assert_eq!(starts.load(Ordering::SeqCst), 0);
+        driver.set_up(0);
+        assert_eq!(starts.load(Ordering::SeqCst), 1);
     }
 }
 

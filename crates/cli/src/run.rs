@@ -91,10 +91,12 @@ fn run_watched(common: &Common, arguments: &Run, watch: &Watch, timeline: &Timel
         }
         ended => ended?,
     };
-    if options.shares.iter().any(|share| !share.read_only)
-        && let Err(error) = instance.shutdown(GRACE)
-    {
-        warn!(%error, "the guest did not end in order");
+    if options.shares.iter().any(|share| !share.read_only) {
+        if let Err(error) = instance.shutdown(GRACE) {
+            warn!(%error, "the guest did not end in order");
+        }
+    } else if !watch.is_watching() {
+        instance.end_with_process();
     }
     Ok(status)
 }

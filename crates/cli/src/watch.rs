@@ -46,6 +46,11 @@ impl Watch {
         Ok(watch)
     }
 
+    /// Whether anything is watched: all of it is seen only when the guest has ended.
+    pub(crate) fn is_watching(&self) -> bool {
+        self.observation.profiler.is_some() || self.observation.trace.is_some()
+    }
+
     pub(crate) fn observation(&self) -> &Observation {
         &self.observation
     }

@@ -110,7 +110,7 @@ pub struct Instance {
     console: ConsoleLog,
     timeline: Timeline,
     /// Ends after the machine.
-    _keeping: Option<Keeping>,
+    keeping: Option<Keeping>,
 }
 
 impl Instance {
@@ -157,7 +157,7 @@ impl Instance {
             accounts,
             console,
             timeline: options.timeline.clone(),
-            _keeping: keeping,
+            keeping,
         })
     }
 
@@ -229,6 +229,13 @@ impl Instance {
             }
             None => asked.and(Err(Error::Guest("it does not switch itself off".to_owned()))),
         }
+    }
+
+    /// Leaves the guest to end together with this process, which is about to end: what must stay is on the disk when
+    /// this returns. Quicker than a drop, which gives everything back piece by piece.
+    pub fn end_with_process(mut self) {
+        drop(self.keeping.take());
+        std::mem::forget(self);
     }
 
     /// Why the machine is gone.

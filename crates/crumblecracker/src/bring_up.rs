@@ -160,6 +160,7 @@ impl Guest {
         let (backends, ends) = plug_all(hypervisor, file_systems);
         options.timeline.mark("snapshot opened");
         let machine = Machine::restore(config, snapshot, backends)?;
+        machine.resume()?;
         options.timeline.mark("guest runs, restored");
         let (console, control) = follow(ends, &machine, options)?;
         let session = Session::reopen(control)?;

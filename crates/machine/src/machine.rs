@@ -52,16 +52,19 @@ impl Machine {
         if let Some(first) = vcpus.first_mut() {
             enter_kernel(&mut **first, &entry)?;
         }
-        Self::start(parts, vcpus)
-    }
-
-    /// Starts the CPUs of a machine that is ready.
-    pub(crate) fn start(parts: Parts, vcpus: Vec<Box<dyn Vcpu>>) -> Result<Self, Error> {
         let threads = VcpuThreads::start(vcpus, &parts.io, &parts.end)?;
         Ok(Self {
             parts,
             cpus: Mutex::new(Cpus::Running(threads)),
         })
+    }
+
+    /// A machine that is ready and whose devices are paused.
+    pub(crate) fn paused(parts: Parts, vcpus: Vec<Box<dyn Vcpu>>) -> Self {
+        Self {
+            parts,
+            cpus: Mutex::new(Cpus::Paused(vcpus)),
+        }
     }
 
     /// Stops CPUs and devices, until [`Machine::resume`]. Without effect on a machine that is paused.

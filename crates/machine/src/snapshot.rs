@@ -71,11 +71,11 @@ impl Machine {
         })
     }
 
-    /// Makes a machine from a snapshot and lets it go on where it was.
+    /// Makes a machine from a snapshot. It is paused; with [`Machine::resume`] it goes on where it was.
     ///
     /// # Errors
     /// [`Error::Mismatch`] with all that differs for a snapshot of another machine; [`Error::Snapshot`] for one that is
-    /// damaged. Nothing has run by then, and nothing is left behind.
+    /// damaged. Nothing is left behind.
     pub fn restore(config: &MachineConfig, snapshot: &Snapshot, backends: Backends) -> Result<Self, Error> {
         let cpuid = compatible(config, snapshot, &*backends.hypervisor)?;
         let parts = Parts::new(config, backends)?;
@@ -101,8 +101,7 @@ impl Machine {
         parts
             .vm
             .set_clock(std::time::Duration::from_nanos(clock.nanoseconds))?;
-        parts.devices.resume();
-        Self::start(parts, vcpus)
+        Ok(Self::paused(parts, vcpus))
     }
 }
 

@@ -1,0 +1,276 @@
+//! Machines that are captured and restored, again and again, in the middle of work.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use device_backends::{Entropy, HostEnd, byte_pipe};
+use guest_protocol::{Decoder, Frame, PORT_NAME, ToGuest, ToHost};
+use hypervisor::Hypervisor;
+use hypervisor::x86_64::CpuState;
+use machine::{Backends, BootImage, CommandLine, Machine, MachineConfig, SerialPort};
+use saved_state::{Snapshot, SnapshotWriter};
+use vm_tests::Host;
+
+const CONFIG: MachineConfig = MachineConfig {
+    memory_mib: 128,
+    vcpus: 1,
+};
+
+struct Zeroes;
+
+impl Entropy for Zeroes {
+    fn fill(&self, bytes: &mut [u8]) -> std::io::Result<()> {
+        bytes.fill(0);
+        Ok(())
+    }
+}
+
+/// A machine and this side of its ports.
+struct Running {
+    machine: Machine,
+    control: HostEnd,
+    serial: HostEnd,
+    console: HostEnd,
+}
+
+impl Running {
+    fn with(hypervisor: &Arc<dyn Hypervisor>, make: impl FnOnce(Backends) -> Machine) -> Self {
+        let ends = [(); 3].map(|()| byte_pipe(1 << 20));
+        let [
+            (serial, serial_end),
+            (console, console_end),
+            (control, control_end),
+        ] = ends;
+        let port = |name: &str, stream| SerialPort {
+            name: name.to_owned(),
+            stream: Box::new(stream),
+        };
+        let machine = make(Backends {
+            hypervisor: hypervisor.clone(),
+            serial: Box::new(serial),
+            console_ports: vec![port("console", console), port(PORT_NAME, control)],
+            file_systems: Vec::new(),
+            entropy: Arc::new(Zeroes),
+        });
+        Self {
+            machine,
+            control: control_end,
+            serial: serial_end,
+            console: console_end,
+        }
+    }
+
+    fn boot(hypervisor: &Arc<dyn Hypervisor>) -> Self {
+        let mut command_line = CommandLine::standard();
+        command_line.push("loglevel=7");
+        let initramfs = guest::initramfs(&guest::InitramfsSpec {
+            arch: guest::Arch::Amd64,
+            modules: Vec::new(),
+        });
+        let boot = BootImage {
+            kernel: kernel(),
+            initramfs: initramfs.unwrap(),
+            command_line,
+        };
+        Self::with(hypervisor, |backends| {
+            Machine::boot(&CONFIG, &boot, backends).unwrap()
+        })
+    }
+
+    fn restore(hypervisor: &Arc<dyn Hypervisor>, snapshot: &Path) -> Self {
+        let snapshot = Snapshot::open(snapshot).unwrap();
+        Self::with(hypervisor, |backends| {
+            Machine::restore(&CONFIG, &snapshot, backends).unwrap()
+        })
+    }
+
+    /// Writes down a machine that is paused.
+    fn capture(&self, hypervisor: &Arc<dyn Hypervisor>, place: PathBuf) -> PathBuf {
+        let identity = CONFIG.identity(&**hypervisor);
+        let mut writer = SnapshotWriter::new(&place, &place.with_extension("new"), identity).unwrap();
+        self.machine.capture(&mut writer).unwrap();
+        writer.commit().unwrap();
+        place
+    }
+
+    /// What came through the control port until now.
+    fn greeting(&self, decoder: &mut Decoder<ToHost>) -> Option<Frame<ToHost>> {
+        let mut bytes = [0; 4096];
+        while let count @ 1.. = self.control.read_available(&mut bytes) {
+            decoder.push(&bytes[..count]);
+        }
+        decoder.next_frame().unwrap()
+    }
+
+    /// What the kernel said until now.
+    fn said(&self) -> String {
+        let mut all = Vec::new();
+        for end in [&self.serial, &self.console] {
+            let mut bytes = [0; 4096];
+            while let count @ 1.. = end.read_available(&mut bytes) {
+                all.extend_from_slice(&bytes[..count]);
+            }
+        }
+        String::from_utf8_lossy(&all).into_owned()
+    }
+}
+
+/// The kernel that the tests' guests boot, unpacked.
+fn kernel() -> File {
+    let library = Host::open().unwrap().library;
+    let folder = library.cache_folder().join("kernels");
+    let elf = fs::read_dir(folder).unwrap().next().expect("a kernel").unwrap();
+    File::open(elf.path()).unwrap()
+}
+
+/// Boots a guest to its greeting; how long that took.
+fn greeted(hypervisor: &Arc<dyn Hypervisor>) -> (Running, Duration) {
+    let begin = Instant::now();
+    let running = Running::boot(hypervisor);
+    let mut decoder = Decoder::new();
+    wait_for_greeting(&running, &mut decoder);
+    (running, begin.elapsed())
+}
+
+fn wait_for_greeting(running: &Running, decoder: &mut Decoder<ToHost>) {
+    let begin = Instant::now();
+    let mut said = String::new();
+    loop {
+        said += &running.said();
+        if let Some(frame) = running.greeting(decoder) {
+            assert!(matches!(frame.message, ToHost::Hello(_)), "{frame:?}");
+            return;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(60), "no greeting:\n{said}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// What may differ between two readings of a machine that stands still: time.
+fn runs_on(register: &String) -> bool {
+    register == "tsc" || register == "lapic[0x390]"
+}
+
+/// That two snapshots are of the same machine in the same state.
+fn assert_same_state(left: &Path, right: &Path) {
+    let [left, right] = [left, right].map(|path| Snapshot::open(path).unwrap());
+    let names = |snapshot: &Snapshot| -> Vec<String> {
+        let units = snapshot.manifest().units.iter();
+        units.map(|unit| unit.name.clone()).collect()
+    };
+    assert_eq!(names(&left), names(&right));
+    assert!(names(&left).iter().any(|name| name == "vcpu0"));
+    for name in names(&left) {
+        let units = [&left, &right].map(|snapshot| snapshot.unit(&name).unwrap());
+        match name.as_str() {
+            "clock" => {}
+            "vcpu0" => {
+                let states = units.each_ref().map(|unit| CpuState::load(unit).unwrap());
+                let mut differences = states[0].differences(&states[1]);
+                differences.retain(|register| !runs_on(register));
+                assert!(differences.is_empty(), "{differences:?}");
+            }
+            _ => assert_eq!(units[0], units[1], "{name}"),
+        }
+    }
+    let memory = |snapshot: &Snapshot| snapshot.manifest().files.clone();
+    assert_eq!(memory(&left), memory(&right));
+}
+
+#[test]
+fn boot_that_moves_from_machine_to_machine_comes_to_its_end() {
+    const MOVES: u32 = 8;
+    let hypervisor = Host::open().unwrap().backend;
+    let folder = tempfile::tempdir().unwrap();
+    let (_, took) = greeted(&hypervisor);
+    let mut running = Running::boot(&hypervisor);
+    let mut decoder = Decoder::new();
+    for number in 0..MOVES {
+        thread::sleep(took / (MOVES + 1));
+        running.machine.pause().unwrap();
+        let before = running.capture(&hypervisor, folder.path().join(format!("{number}-before")));
+        // Whatever it greeted with is on this side already.
+        if running.greeting(&mut decoder).is_some() {
+            return;
+        }
+        drop(running);
+
+        running = Running::restore(&hypervisor, &before);
+
+        let after = running.capture(&hypervisor, folder.path().join(format!("{number}-after")));
+        assert_same_state(&before, &after);
+        running.machine.resume().unwrap();
+        for snapshot in [before, after] {
+            fs::remove_dir_all(snapshot).unwrap();
+        }
+    }
+    wait_for_greeting(&running, &mut decoder);
+}
+
+#[test]
+fn one_snapshot_restores_again_and_again_without_drift_or_leak() {
+    let hypervisor = Host::open().unwrap().backend;
+    // An emulated processor is slower by as much.
+    let cycles = if hypervisor.name() == "soft" { 1000 } else { 100 };
+    let folder = tempfile::tempdir().unwrap();
+    let (running, _) = greeted(&hypervisor);
+    running.machine.pause().unwrap();
+    let snapshot = running.capture(&hypervisor, folder.path().join("greeted"));
+    drop(running);
+    answers_after_restore(&hypervisor, &snapshot);
+    let before = resources();
+
+    for _ in 0..cycles {
+        answers_after_restore(&hypervisor, &snapshot);
+    }
+
+    let after = resources();
+    assert!(
+        after.0 <= before.0 + 4 && after.1 <= before.1 + 4,
+        "{before:?} {after:?}"
+    );
+    assert!(after.2 < before.2 + 64 * 1024, "{before:?} {after:?}");
+    assert!(Snapshot::open(&snapshot).unwrap().verify().is_ok());
+}
+
+/// A guest that is restored answers; then it goes.
+fn answers_after_restore(hypervisor: &Arc<dyn Hypervisor>, snapshot: &Path) {
+    let running = Running::restore(hypervisor, snapshot);
+    running.machine.resume().unwrap();
+    let ping = Frame {
+        id: 7,
+        message: ToGuest::Ping,
+    };
+    let mut control = running.control.clone();
+    control.write_all(&ping.to_bytes().unwrap()).unwrap();
+    let mut decoder = Decoder::<ToHost>::new();
+    let mut bytes = [0; 256];
+    let frame = loop {
+        let count = control.read(&mut bytes).unwrap();
+        assert!(count > 0, "the guest is gone");
+        decoder.push(&bytes[..count]);
+        if let Some(frame) = decoder.next_frame().unwrap() {
+            break frame;
+        }
+    };
+    assert!(
+        matches!(frame.message, ToHost::Done) && frame.id == 7,
+        "{frame:?}"
+    );
+}
+
+/// Threads, open files and resident KiB of this process.
+fn resources() -> (usize, usize, usize) {
+    let count = |folder: &str| fs::read_dir(folder).unwrap().count();
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let resident = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap();
+    let resident = resident.trim().trim_end_matches(" kB").parse().unwrap();
+    (count("/proc/self/task"), count("/proc/self/fd"), resident)
+}

@@ -3,6 +3,15 @@
 use std::env;
 use std::process::{Command, Output, Stdio};
 
+/// `cc` with these words after it.
+///
+/// # Panics
+/// Where `CC_PROGRAM` is not set.
+pub fn cc(words: &[&str]) -> Command {
+    let program = env::var("CC_PROGRAM").expect("CC_PROGRAM names the program under test");
+    captured(&[&[program.as_str()], words].concat())
+}
+
 /// `cc run`, which asks no network, with these words after it.
 ///
 /// # Panics
@@ -17,7 +26,10 @@ pub fn cc_run(words: &[&str]) -> Command {
 /// As [`cc_run`].
 pub fn cc_run_under(starter: &[&str], words: &[&str]) -> Command {
     let program = env::var("CC_PROGRAM").expect("CC_PROGRAM names the program under test");
-    let all = [starter, &[&program, "run", "--pull", "never"], words].concat();
+    captured(&[starter, &[&program, "run", "--pull", "never"], words].concat())
+}
+
+fn captured(all: &[&str]) -> Command {
     let mut command = Command::new(all[0]);
     command
         .args(&all[1..])

@@ -3,11 +3,13 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crumblecracker::{Instance, InstanceOptions, Library, Share, Timeline};
 use tempfile::TempDir;
-use vm_tests::{Host, bash};
+use vm_tests::program::{cc, cc_run, said};
+use vm_tests::{Host, USERLAND, bash};
 
 /// What tells that a guest came from a snapshot.
 const RESTORED: &str = "guest runs, restored";
@@ -201,4 +203,96 @@ fn guests_that_want_no_snapshot_neither_use_nor_leave_one() {
     assert!(!start(&host, &options).1);
     assert!(!start(&host, &options).1);
     assert!(host.library.snapshot_cache().entries().unwrap().is_empty());
+}
+
+/// Killed at any moment, a run leaves a whole snapshot or none, and the next finds its way.
+#[test]
+fn cc_run_killed_at_any_moment_leaves_no_half_snapshot() {
+    let (host, folder) = without_snapshots();
+    let run = || {
+        let mut command = cc_run(&[USERLAND, "--", "echo", "done"]);
+        command.env("CC_CACHE_DIR", folder.path());
+        command
+    };
+    let begin = Instant::now();
+    assert!(run().output().unwrap().status.success());
+    let took = begin.elapsed();
+    let cache = host.library.snapshot_cache();
+    for part in 1..=6 {
+        cache.prune(0).unwrap();
+        let mut child = run().spawn().unwrap();
+        thread::sleep(took * part / 6);
+        child.kill().unwrap();
+        child.wait().unwrap();
+
+        assert!(cache.verify().unwrap().is_empty());
+        let output = said(&run().output().unwrap());
+        assert_eq!(output, (Some(0), "done\n".to_owned(), String::new()), "{part}");
+        assert_eq!(cache.entries().unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn cc_run_second_time_is_restored_and_tells_when_what_happened() {
+    let (_host, folder) = without_snapshots();
+    let run = |options: &[&str]| {
+        let words = [options, &["--timing", USERLAND, "--", "echo", "done"]].concat();
+        let output = said(
+            &cc_run(&words)
+                .env("CC_CACHE_DIR", folder.path())
+                .output()
+                .unwrap(),
+        );
+        assert_eq!((output.0, output.1.as_str()), (Some(0), "done\n"), "{}", output.2);
+        output.2
+    };
+    let told = [run(&[]), run(&[]), run(&["--no-snapshot"])];
+
+    let restored = told.each_ref().map(|lines| lines.contains(RESTORED));
+    assert_eq!(restored, [false, true, false]);
+    for lines in &told {
+        for moment in [
+            "image resolved",
+            "root attached",
+            "command runs",
+            "first output",
+            "end",
+        ] {
+            assert!(lines.contains(moment), "{lines}");
+        }
+    }
+}
+
+#[test]
+fn cc_cache_lists_verifies_and_prunes() {
+    let (host, folder) = without_snapshots();
+    let cache = |words: &[&str]| {
+        let words = [&["cache"], words].concat();
+        said(&cc(&words).env("CC_CACHE_DIR", folder.path()).output().unwrap())
+    };
+    drop(start(&host, &InstanceOptions::default()));
+
+    let (status, listed, _) = cache(&["ls"]);
+    assert_eq!(status, Some(0));
+    assert!(
+        listed.lines().count() == 2 && listed.contains("512 MiB"),
+        "{listed}"
+    );
+    assert_eq!(cache(&["verify"]).0, Some(0));
+    let entry = &host.library.snapshot_cache().entries().unwrap()[0];
+    let memory = folder.path().join("snapshots").join(&entry.key).join("memory");
+    let mut bytes = fs::read(&memory).unwrap();
+    bytes[12345] ^= 0x10;
+    fs::write(&memory, bytes).unwrap();
+    let (status, _, told) = cache(&["verify"]);
+    assert!(
+        status == Some(125) && told.contains("memory of the snapshot is damaged"),
+        "{told}"
+    );
+    assert_eq!(cache(&["ls"]).1.lines().count(), 1);
+    drop(start(&host, &InstanceOptions::default()));
+    assert!(cache(&["prune", "--keep", "1G"]).1.contains("0 B freed"));
+    assert_eq!(cache(&["ls"]).1.lines().count(), 2);
+    assert_eq!(cache(&["prune"]).0, Some(0));
+    assert_eq!(cache(&["ls"]).1.lines().count(), 1);
 }

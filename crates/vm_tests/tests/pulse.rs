@@ -11,7 +11,7 @@ use device_backends::{Entropy, HostEnd, byte_pipe};
 use guest_protocol::{Decoder, Frame, PORT_NAME, ToGuest, ToHost};
 use hypervisor::Hypervisor;
 use hypervisor::x86_64::CpuState;
-use machine::{Backends, BootImage, CommandLine, Machine, MachineConfig, SerialPort};
+use machine::{Backends, BootImage, CommandLine, Machine, MachineConfig, Outcome, SerialPort};
 use saved_state::{Snapshot, SnapshotWriter};
 use vm_tests::Host;
 
@@ -39,6 +39,13 @@ struct Running {
 
 impl Running {
     fn with(hypervisor: &Arc<dyn Hypervisor>, make: impl FnOnce(Backends) -> Machine) -> Self {
+        Self::try_with(hypervisor, |backends| Ok(make(backends))).unwrap()
+    }
+
+    fn try_with(
+        hypervisor: &Arc<dyn Hypervisor>,
+        make: impl FnOnce(Backends) -> Result<Machine, machine::Error>,
+    ) -> Result<Self, machine::Error> {
         let ends = [(); 3].map(|()| byte_pipe(1 << 20));
         let [
             (serial, serial_end),
@@ -55,13 +62,13 @@ impl Running {
             console_ports: vec![port("console", console), port(PORT_NAME, control)],
             file_systems: Vec::new(),
             entropy: Arc::new(Zeroes),
-        });
-        Self {
+        })?;
+        Ok(Self {
             machine,
             control: control_end,
             serial: serial_end,
             console: console_end,
-        }
+        })
     }
 
     fn boot(hypervisor: &Arc<dyn Hypervisor>) -> Self {
@@ -235,6 +242,78 @@ fn one_snapshot_restores_again_and_again_without_drift_or_leak() {
     );
     assert!(after.2 < before.2 + 64 * 1024, "{before:?} {after:?}");
     assert!(Snapshot::open(&snapshot).unwrap().verify().is_ok());
+}
+
+/// Whatever bytes a snapshot's units have, under digests that agree: it is refused, or its guest runs into what it
+/// runs into, and this side goes on.
+#[test]
+fn snapshot_with_bytes_changed_is_refused_or_runs() {
+    let hypervisor = Host::open().unwrap().backend;
+    let changes = if hypervisor.name() == "soft" { 400 } else { 40 };
+    let folder = tempfile::tempdir().unwrap();
+    let (running, _) = greeted(&hypervisor);
+    running.machine.pause().unwrap();
+    let place = running.capture(&hypervisor, folder.path().join("greeted"));
+    drop(running);
+    let original = Snapshot::open(&place).unwrap();
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let mut ran = 0;
+    for number in 0..changes {
+        let changed = changed(&original, folder.path(), &mut random);
+        let snapshot = Snapshot::open(&changed).unwrap();
+        if let Ok(running) = Running::try_with(&hypervisor, |backends| {
+            Machine::restore(&CONFIG, &snapshot, backends)
+        }) {
+            running.machine.resume().unwrap();
+            let outcome = running.machine.wait(Some(Duration::from_millis(3)));
+            let panicked = Some(Outcome::Failed("a CPU's thread panicked".to_owned()));
+            assert_ne!(outcome, panicked, "change {number}");
+            ran += 1;
+        }
+        fs::remove_dir_all(changed).unwrap();
+    }
+    assert!(ran > 0 && ran < changes, "{ran} of {changes}");
+}
+
+/// A snapshot with a few bytes of one unit changed, its memory the original's.
+fn changed(original: &Snapshot, folder: &Path, random: &mut Random) -> PathBuf {
+    let place = folder.join("changed");
+    let identity = original.manifest().identity.clone();
+    let mut writer = SnapshotWriter::new(&place, &folder.join("changed.new"), identity).unwrap();
+    let units = &original.manifest().units;
+    let victim = random.below(units.len());
+    for (index, entry) in units.iter().enumerate() {
+        let mut unit = original.unit(&entry.name).unwrap();
+        if index == victim && !unit.bytes.is_empty() {
+            for _ in 0..=random.below(3) {
+                let at = random.below(unit.bytes.len());
+                unit.bytes[at] ^= 1 << random.below(8);
+            }
+        }
+        writer.unit(&entry.name, &unit);
+    }
+    writer.file("memory").unwrap();
+    writer.commit().unwrap();
+    // The memory is the same file: a copy each time would take most of the test's time.
+    let manifest = fs::read_to_string(place.join("manifest")).unwrap();
+    let len = original.manifest().files[0].len;
+    let manifest = manifest.replace("\"len\": 0,", &format!("\"len\": {len},"));
+    fs::write(place.join("manifest"), manifest).unwrap();
+    fs::remove_file(place.join("memory")).unwrap();
+    fs::hard_link(folder.join("greeted/memory"), place.join("memory")).unwrap();
+    place
+}
+
+/// Marsaglia's xorshift: the same changes in every run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % bound as u64) as usize
+    }
 }
 
 /// A guest that is restored answers; then it goes.

@@ -160,6 +160,7 @@ fn cc_run_killed_leaves_nothing_behind_and_the_next_one_works() {
 fn a_boot_that_takes_too_long_ends_at_its_deadline() {
     let error = refused(&InstanceOptions {
         boot_deadline: Duration::from_millis(300),
+        snapshots: false,
         ..InstanceOptions::default()
     });
     assert!(error.to_string().contains("nothing within"), "{error}");

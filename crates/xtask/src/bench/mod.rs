@@ -1,9 +1,12 @@
 //! `cargo xtask bench`: this workspace against named peers, interleaved on the same machine.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+
+use crate::lab::{self, LabCommand, Output};
 
 mod boot;
 mod cpu;
@@ -33,7 +36,16 @@ pub(crate) enum Bench {
     /// Pull of a 500 MiB image from a registry on loopback, against skopeo.
     Pull(Options),
     /// `cc run` from a snapshot of a booted guest, against the same that boots.
-    Start(Options),
+    Start {
+        #[command(flatten)]
+        options: Options,
+        /// Measure on one kind of processor only.
+        #[arg(long)]
+        only: Option<boot::Processor>,
+    },
+    /// The half of `bench start` that runs in the lab; prints its samples.
+    #[command(hide = true)]
+    StartInLab(start::InLab),
     /// The half of `bench boot` that runs in the lab; prints its samples.
     #[command(hide = true)]
     BootInLab(boot::InLab),
@@ -69,8 +81,9 @@ pub(crate) fn command(bench: Bench) -> Result<u8> {
             let rows = pull::measure(options.runs)?;
             (options, rows)
         }
-        Bench::Start(options) => {
-            let rows = start::measure(options.runs)?;
+        Bench::StartInLab(arguments) => return start::in_lab(&arguments),
+        Bench::Start { options, only } => {
+            let rows = start::measure(options.runs, only)?;
             (options, rows)
         }
     };
@@ -79,6 +92,25 @@ pub(crate) fn command(bench: Bench) -> Result<u8> {
         fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
     }
     Ok(0)
+}
+
+/// Runs the lab's half of a benchmark: `bench WORDS RUNS` in the lab, which prints its samples.
+fn samples_in_lab<T: serde::de::DeserializeOwned>(words: &[&Path], runs: u32) -> Result<T> {
+    let program = std::env::current_exe()?;
+    let words = [&program, Path::new("bench")]
+        .into_iter()
+        .chain(words.iter().copied());
+    let words = words.map(|word| word.display().to_string());
+    let mut command = LabCommand::new(words.chain([runs.to_string()]));
+    command.timeout = Duration::from_secs(120 + 60 * u64::from(runs));
+    command.output = Output::Capture;
+    let outcome = lab::run(&command)?;
+    ensure!(
+        outcome.status == 0,
+        "the lab's half failed with status {}",
+        outcome.status
+    );
+    serde_json::from_slice(&outcome.stdout).context("the lab's samples")
 }
 
 /// One line of a result: medians of both sides.

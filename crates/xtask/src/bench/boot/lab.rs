@@ -1,14 +1,12 @@
 //! Boots under real KVM: both monitors in one lab boot, turn by turn.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use super::{MEMORY_MIB, Sample, run_once};
 use crate::bench::guest::{self, Guest, Processor};
-use crate::bench::{Row, row};
-use crate::lab::{self, LabCommand, Output};
+use crate::bench::{Row, row, samples_in_lab};
 
 const PEER: &str = "QEMU microvm";
 
@@ -33,26 +31,8 @@ struct Samples {
 /// # Errors
 /// Where something cannot be built, the lab does not work, or a guest does not come up.
 pub(super) fn measure(runs: u32, cc: &Path, guest: &Guest) -> Result<Vec<Row>> {
-    let program = std::env::current_exe()?;
-    let words = [
-        &program,
-        Path::new("bench"),
-        Path::new("boot-in-lab"),
-        cc,
-        &guest.kernel,
-        &guest.initramfs,
-    ]
-    .map(|word| word.display().to_string());
-    let mut command = LabCommand::new(words.into_iter().chain([runs.to_string()]));
-    command.timeout = Duration::from_secs(120 + 60 * u64::from(runs));
-    command.output = Output::Capture;
-    let outcome = lab::run(&command)?;
-    ensure!(
-        outcome.status == 0,
-        "the lab's half failed with status {}",
-        outcome.status
-    );
-    let samples: Samples = serde_json::from_slice(&outcome.stdout).context("the lab's samples")?;
+    let words = [Path::new("boot-in-lab"), cc, &guest.kernel, &guest.initramfs];
+    let samples: Samples = samples_in_lab(&words, runs)?;
     let of = |side: &[Sample], value: fn(&Sample) -> f64| side.iter().map(value).collect::<Vec<_>>();
     let seconds = |side: &[Sample]| of(side, |sample| sample.seconds);
     let memory = |side: &[Sample]| of(side, |sample| sample.monitor_mib);

@@ -33,6 +33,7 @@ pub(crate) const FAILED: u8 = 125;
 /// Obeys the words this program was started with. The exit status is that of the command that ran, 125 for
 /// failures of the program itself, 124 where `--timeout` ended the command.
 pub fn main() -> ExitCode {
+    crumblecracker::prefer_one_heap();
     terminal::restore_on_panic();
     let arguments = match args::parse(env::args_os()) {
         Parsed::Arguments(arguments) => arguments,

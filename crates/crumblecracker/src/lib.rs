@@ -44,6 +44,7 @@ pub use boot_only::{BootOnly, boot_kernel};
 pub use console::ConsoleSink;
 pub use doctor::{BackendReport, Observation, doctor, open_backend, open_observed_backend};
 pub use error::{Error, Result, one_line};
+pub use host_os::prefer_one_heap;
 pub use hypervisor::Hypervisor;
 pub use images::{Image, ImageRecord, PullOptions, PullPolicy};
 pub use instance::{Command, Instance, InstanceOptions, Share};

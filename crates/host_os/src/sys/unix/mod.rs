@@ -2,6 +2,7 @@
 
 #[cfg(target_os = "linux")]
 mod code_memory;
+mod heap;
 #[cfg(target_os = "linux")]
 mod linux;
 mod permissions;
@@ -9,6 +10,7 @@ mod thread;
 
 #[cfg(target_os = "linux")]
 pub(crate) use code_memory::CodeMemory;
+pub(crate) use heap::prefer_one_heap;
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{Event, boot_id, random_bytes, set_direct};
 pub(crate) use permissions::{disk_usage, is_ours, permission_bits, set_permission_bits};

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -203,6 +204,49 @@ fn guests_that_want_no_snapshot_neither_use_nor_leave_one() {
     assert!(!start(&host, &options).1);
     assert!(!start(&host, &options).1);
     assert!(host.library.snapshot_cache().entries().unwrap().is_empty());
+}
+
+/// A disk that a snapshot does not fit on, and one that cannot be written: the guest boots, and one line says why there
+/// will be no snapshot.
+#[test]
+fn cc_run_without_room_for_a_snapshot_boots_and_says_so_in_one_line() {
+    for options in ["size=8m", "ro"] {
+        let (_host, folder) = without_snapshots();
+        let snapshots = folder.path().join("snapshots");
+        fs::create_dir(&snapshots).unwrap();
+        let mount = |words: &[&str]| {
+            let status = Command::new(words[0]).args(&words[1..]).arg(&snapshots).status();
+            assert!(status.unwrap().success());
+        };
+        mount(&[
+            "mount",
+            "-t",
+            "tmpfs",
+            "-o",
+            &format!("mode=755,{options}"),
+            "none",
+        ]);
+
+        let run = || {
+            let mut command = cc_run(&[USERLAND, "--", "echo", "done"]);
+            said(&command.env("CC_CACHE_DIR", folder.path()).output().unwrap())
+        };
+        let outputs = [run(), run()];
+
+        let left = fs::read_dir(&snapshots).unwrap().flatten();
+        let left: Vec<_> = left
+            .map(|entry| entry.file_name().into_string().unwrap())
+            .collect();
+        mount(&["umount"]);
+        for (status, stdout, stderr) in outputs {
+            assert_eq!((status, stdout.as_str()), (Some(0), "done\n"), "{stderr}");
+            assert!(
+                stderr.lines().count() == 1 && stderr.contains("this guest's snapshot cannot be kept"),
+                "{options}: {stderr}"
+            );
+        }
+        assert!(left.iter().all(|name| name.starts_with("lock-")), "{left:?}");
+    }
 }
 
 /// Killed at any moment, a run leaves a whole snapshot or none, and the next finds its way.

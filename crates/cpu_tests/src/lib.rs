@@ -4,7 +4,7 @@
 //! and in a VM of `soft_cpu`, and which results the architecture leaves open.
 //! **Must never know:** how `soft_cpu` works inside.
 //!
-//! One [`harness`] of machine code loads a case's registers, jumps to its instructions and stores what they left.
+//! One harness of machine code loads a case's registers, jumps to its instructions and stores what they left.
 //! The same bytes run at the same addresses in both worlds, so a case has no way to tell them apart.
 #![forbid(unsafe_code)]
 

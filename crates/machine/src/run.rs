@@ -19,7 +19,7 @@ pub enum Outcome {
     Reset,
     /// Triple fault: the guest's kernel lost control.
     TripleFault,
-    /// [`crate::Machine::stop`] was called.
+    /// [`crate::MachineHandle::stop`] was called, or the machine dropped.
     Stopped,
     /// The CPU backend gave up; the sentence says at what.
     Failed(String),

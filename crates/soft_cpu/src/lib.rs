@@ -5,7 +5,7 @@
 //! **Must never know:** devices, the machine's layout, other backends, or an operating system's interfaces.
 //!
 //! Guest bytes are hostile. Guest code reaches nothing but guest RAM and [`hypervisor::GuestIo`]: every address
-//! goes through [`memory`], which finds RAM only through `guest_memory`'s bounds. `unsafe` is allowed in
+//! goes through `memory`, which finds RAM only through `guest_memory`'s bounds. `unsafe` is allowed in
 //! the translator alone.
 
 mod apic;

@@ -198,7 +198,7 @@ impl ProcessControl {
     /// Sends signal `number` (1 to 64) to its process group. A process that has ended is no error.
     ///
     /// # Errors
-    /// [`Error::GuestGone`].
+    /// [`GuestGone`](crate::Error::GuestGone).
     pub fn signal(&self, number: u32) -> Result<()> {
         self.session.send(self.id, ToGuest::Signal(number))
     }
@@ -206,7 +206,7 @@ impl ProcessControl {
     /// Tells its terminal the size in characters.
     ///
     /// # Errors
-    /// [`Error::GuestGone`].
+    /// [`GuestGone`](crate::Error::GuestGone).
     pub fn resize(&self, rows: u16, columns: u16) -> Result<()> {
         self.session
             .send(self.id, ToGuest::WindowSize(WindowSize { rows, cols: columns }))
@@ -222,7 +222,7 @@ impl Process {
     /// Waits until it runs; a program that cannot be executed is told by [`Process::wait`] too.
     ///
     /// # Errors
-    /// [`Error::GuestGone`].
+    /// [`GuestGone`](crate::Error::GuestGone).
     pub fn wait_started(&self) -> Result<std::result::Result<u32, ExecFailure>> {
         self.started.recv().map_err(|_| self.control.session.gone())
     }
@@ -231,7 +231,7 @@ impl Process {
     /// [`Process::stderr`]: who does not read them waits for ever for a process that writes much.
     ///
     /// # Errors
-    /// [`Error::GuestGone`] when the machine ends first.
+    /// [`GuestGone`](crate::Error::GuestGone) when the machine ends first.
     pub fn wait(&self) -> Result<ExitStatus> {
         let mut status = self.end.status.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -255,7 +255,7 @@ impl Session {
     /// [`Process::wait_started`].
     ///
     /// # Errors
-    /// [`Error::Request`] for arguments the channel cannot carry, [`Error::GuestGone`].
+    /// [`Error::Request`] for arguments the channel cannot carry, [`GuestGone`](crate::Error::GuestGone).
     pub(crate) fn exec(&self, exec: Exec, timeline: &Timeline) -> Result<Process> {
         let id = self.shared.new_id();
         let (stdin, stdout, stderr) = match exec.stdio {

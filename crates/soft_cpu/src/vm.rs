@@ -1,6 +1,7 @@
 //! The backend and its virtual machines.
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread;
 use std::time::Duration;
 
 use guest_memory::{GuestMemory, RamRegion, WriteObserver};
@@ -122,6 +123,24 @@ impl Shared {
     }
 }
 
+/// Room for a CPU's state, which is built on the stack before it is on the heap; just too short for a large page, which
+/// the host could else give to the first byte touched.
+const BUILDING_STACK: usize = 0x1f_0000;
+
+/// Makes something large on a thread of its own: what it touches of the caller's stack would stay resident.
+fn on_a_stack_that_goes<T: Send>(make: impl FnOnce() -> T + Send) -> Result<T, Error> {
+    let builder = thread::Builder::new().stack_size(BUILDING_STACK);
+    thread::scope(|scope| {
+        let made = builder.spawn_scoped(scope, make).map_err(|source| Error::Host {
+            operation: "start a thread",
+            source,
+        })?;
+        Ok(made
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
 struct SoftVm {
     shared: Arc<Shared>,
 }
@@ -152,7 +171,7 @@ impl Vm for SoftVm {
         let apic = Apic::new(index, tsc, attention, Arc::downgrade(&shared.interconnect));
         shared.interconnect.add(apic.clone());
         let leaves = for_vcpu(cpuid, index, shared.vcpus);
-        let mut cpu = Cpu::new(apic, leaves);
+        let mut cpu = on_a_stack_that_goes(|| Cpu::new(apic, leaves))?;
         cpu.translations.hot = shared.tiers.hot();
         cpu.undefined = shared.undefined.clone();
         let trace = shared.trace.clone();

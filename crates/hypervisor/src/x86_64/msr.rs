@@ -9,6 +9,10 @@ pub type Msrs = BTreeMap<u32, u64>;
 pub const TSC: u32 = 0x10;
 /// IA32_TSC_ADJUST.
 pub const TSC_ADJUST: u32 = 0x3b;
+/// IA32_SYSENTER_ESP.
+pub const SYSENTER_ESP: u32 = 0x175;
+/// IA32_SYSENTER_EIP.
+pub const SYSENTER_EIP: u32 = 0x176;
 /// IA32_PAT.
 pub const PAT: u32 = 0x277;
 /// IA32_MTRR_DEF_TYPE.

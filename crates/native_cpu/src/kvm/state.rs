@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use hypervisor::Error;
 use hypervisor::x86_64::{
     Activity, CpuStateAccess, CpuidLeaf, DebugRegisters, ExtendedState, GeneralRegisters, LocalApic, Msrs,
-    PendingEvents, SystemRegisters, XsaveLayout, msr,
+    PendingEvents, SystemRegisters, XsaveLayout, find_leaf, msr,
 };
 use kvm_bindings::{
     KVM_MP_STATE_HALTED, KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_SIPI_RECEIVED,
@@ -24,6 +24,9 @@ pub(super) struct StateLayout {
     pub(super) xsave: XsaveLayout,
     /// Bytes that KVM_GET_XSAVE2 fills; 0 where only the 4096 bytes of KVM_GET_XSAVE exist.
     pub(super) xsave2_len: usize,
+    /// Whether the guest's processor is AMD's, whose SYSENTER exists in 32-bit code alone (AMD APM vol. 2, 6.1.2): KVM
+    /// takes the low halves of its registers, though a guest's own write leaves more there to be read.
+    narrow_sysenter: bool,
 }
 
 impl StateLayout {
@@ -37,8 +40,26 @@ impl StateLayout {
             msrs,
             xsave: XsaveLayout::from_cpuid(cpuid),
             xsave2_len,
+            narrow_sysenter: is_amd(cpuid),
         }
     }
+
+    /// The part of an MSR's value that means something and can be set again.
+    fn meaningful(&self, index: u32, value: u64) -> u64 {
+        let sysenter = matches!(index, msr::SYSENTER_ESP | msr::SYSENTER_EIP);
+        match self.narrow_sysenter && sysenter {
+            true => value & u64::from(u32::MAX),
+            false => value,
+        }
+    }
+}
+
+/// Whether CPUID names AMD as the vendor (leaf 0: EBX, EDX, ECX).
+fn is_amd(cpuid: &[CpuidLeaf]) -> bool {
+    find_leaf(cpuid, 0, 0).is_some_and(|leaf| {
+        let name = [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes).concat();
+        name == b"AuthenticAMD" || name == b"HygonGenuine"
+    })
 }
 
 impl KvmVcpu {
@@ -222,7 +243,7 @@ impl CpuStateAccess for KvmVcpu {
         let mut values = BTreeMap::new();
         for &index in &self.layout.msrs {
             if let Some(value) = self.read_msr(index)? {
-                values.insert(index, value);
+                values.insert(index, self.layout.meaningful(index, value));
             }
         }
         Ok(values)

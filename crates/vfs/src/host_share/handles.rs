@@ -12,6 +12,8 @@ use rustix::io::Errno;
 
 use crate::sync::{read, write};
 
+#[cfg(test)]
+pub(super) use self::saved::SavedHandle;
 pub(super) use self::saved::{Access, SavedHandles};
 
 /// An open file or directory of the host.

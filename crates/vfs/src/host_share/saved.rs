@@ -14,6 +14,9 @@ use crate::saved::Room;
 
 const SCHEMA: u16 = 1;
 
+#[cfg(test)]
+mod tests;
+
 record! {
     /// [`HostShare`].
     struct SavedShare {

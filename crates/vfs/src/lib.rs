@@ -18,6 +18,7 @@ mod memory_tree;
 mod overlay;
 pub mod protocol;
 mod read_only;
+mod saved;
 mod server;
 mod sync;
 #[cfg(test)]

@@ -195,14 +195,24 @@ impl<'a> Client<'a> {
 
     /// Names and offsets of one READDIR.
     pub(crate) fn readdir(&self, nodeid: u64, offset: u64, size: u32) -> Vec<(String, u64)> {
+        self.readdir_open(nodeid, 0, offset, size).expect("READDIR")
+    }
+
+    /// The same by a handle.
+    pub(crate) fn readdir_open(
+        &self,
+        nodeid: u64,
+        fh: u64,
+        offset: u64,
+        size: u32,
+    ) -> Result<Vec<(String, u64)>, Errno> {
         let read = ReadIn {
+            fh,
             offset,
             size,
             ..ReadIn::default()
         };
-        let reply = self
-            .call(opcode::READDIR, nodeid, &[read.as_bytes()])
-            .expect("READDIR");
+        let reply = self.call(opcode::READDIR, nodeid, &[read.as_bytes()])?;
         let mut names = Vec::new();
         let mut rest = reply.as_slice();
         while let Ok((entry, tail)) = Dirent::read_from_prefix(rest) {
@@ -210,7 +220,7 @@ impl<'a> Client<'a> {
             names.push((String::from_utf8_lossy(&tail[..len]).into_owned(), entry.off));
             rest = &tail[len.next_multiple_of(RECORD_ALIGNMENT)..];
         }
-        names
+        Ok(names)
     }
 }
 

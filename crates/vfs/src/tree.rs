@@ -1,8 +1,12 @@
 //! What the FUSE server asks of a file system.
 
+use std::io::{Read, Write};
+
 use rustix::io::Errno;
+use saved_state::Unit;
 
 use crate::attr::{Attr, CachePolicy, Entry, FileKind, FileSystemStatus, SetAttr};
+use crate::error::Error;
 use crate::protocol::RECORD_ALIGNMENT;
 use crate::transfer::{ReadBuffer, WriteSource};
 
@@ -183,6 +187,22 @@ pub trait Tree: Send + Sync {
         to_offset: u64,
         len: u64,
     ) -> Result<u64, Errno>;
+
+    /// The state of the tree: all that a guest must find again when it goes on later with the node ids, handles and
+    /// uses it has. Contents of files that are the tree's own go to `contents`, one after the other. Not to be called
+    /// while a request is served.
+    ///
+    /// # Errors
+    /// When it cannot be saved; the tree goes on as it was.
+    fn save(&self, contents: &mut dyn Write) -> Result<Unit, Error>;
+
+    /// Goes on with what [`Tree::save`] gave, in place of all that the tree held. Of `contents` exactly the bytes are
+    /// read that were written. *Hostility:* both may be anything. Not to be called while a request is served.
+    ///
+    /// # Errors
+    /// When it is not the state of such a tree, or cannot be held. What the tree holds then is not defined, but it can
+    /// be restored again.
+    fn restore(&self, unit: &Unit, contents: &mut dyn Read) -> Result<(), Error>;
 }
 
 /// Entries of a directory, as many as one reply holds.

@@ -3,8 +3,11 @@
 mod shell;
 mod support;
 
+use std::fs::File;
+use std::io::{Read, Seek, Write};
 use std::sync::Arc;
 
+use rustix::fs::{Mode, OFlags, openat};
 use shell::shell;
 use support::Mounted;
 use vfs::{FileKind, MemoryTreeBuilder, Overlay, OverlayOptions};
@@ -184,4 +187,55 @@ fn compiler_builds_and_runs_a_program() {
     );
 
     assert_eq!(seen, "built\nbuilt\n");
+}
+
+/// A program that has a removed file and directories open notices nothing.
+#[test]
+fn overlay_that_moves_to_another_server_under_open_files_goes_on() {
+    let mounted = mounted();
+    shell(
+        mounted.path(),
+        "mkdir -p $T/new/deep; cd $T/new/deep; i=0; while [ $i -lt 3000 ]; do : >file-$i; i=$((i+1)); done
+         mv $T/dir/sub $T/new; rm $T/dir/hard; ln $T/dir/a $T/new/again; truncate -s 1T $T/sparse
+         echo end >>$T/sparse; printf x | dd of=$T/big bs=1 seek=5000 conv=notrunc 2>/dev/null; mkfifo $T/new/fifo",
+    );
+    let path = |name: &str| mounted.path().join(name);
+    let mut removed = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(path("removed"))
+        .expect("made");
+    removed.write_all(b"before ").expect("written");
+    removed.sync_all().expect("synced");
+    std::fs::remove_file(path("removed")).expect("removed");
+    let mut listing = std::fs::read_dir(path("new/deep")).expect("a directory");
+    let begun = listing.by_ref().take(1000).count();
+    let inside = File::open(path("new/sub")).expect("a directory");
+    let before = shell(mounted.path(), "cd $T; ls -lRi . | sort; cksum big");
+
+    let overlay = Arc::new(Overlay::new(image(), &OverlayOptions::default()).expect("an overlay"));
+    let saved = mounted.move_to(overlay.clone());
+
+    // The removed file, the end of the sparse one and a block of the large one.
+    assert_eq!(saved, 3 * 4096);
+    removed.write_all(b"after").expect("written");
+    let mut contents = String::new();
+    removed.rewind().expect("rewound");
+    removed.read_to_string(&mut contents).expect("read");
+    assert_eq!(contents, "before after");
+    assert_eq!(begun + listing.count(), 3000);
+    let deep = openat(&inside, "deep", OFlags::RDONLY, Mode::empty()).expect("opened");
+    assert_eq!(std::io::read_to_string(File::from(deep)).expect("read"), "deep\n");
+    assert_eq!(
+        shell(mounted.path(), "cd $T; ls -lRi . | sort; cksum big"),
+        before
+    );
+    // The same to a kernel that has seen nothing before.
+    let fresh = Mounted::new(overlay);
+    assert_eq!(shell(fresh.path(), "cd $T; ls -lRi . | sort; cksum big"), before);
+    shell(
+        mounted.path(),
+        "test \"$(tail -c 4 $T/sparse)\" = end; test ! -e $T/dir/hard; cmp $T/dir/a $T/new/again; rm -r $T/new $T/dir",
+    );
 }

@@ -3,6 +3,8 @@
 mod shell;
 mod support;
 
+use std::fs::File;
+use std::io::{Read, Write};
 use std::sync::Arc;
 
 use shell::shell;
@@ -127,4 +129,38 @@ fn real_programs_copy_and_remove_a_tree() {
          tar -C $T -cf $T/p.tar copy; mkdir $T/out; tar -C $T/out -xpf $T/p.tar; diff -r --no-dereference $T/copy $T/out/copy
          rm -rf $T/copy $T/out $T/p.tar; test $(ls $T | wc -l) = 2",
     );
+}
+
+#[test]
+fn share_that_moves_to_another_server_under_open_files_goes_on() {
+    let (host, mounted) = shared(false);
+    shell(
+        host.path(),
+        "cd $T/shared/sub; i=0; while [ $i -lt 3000 ]; do : >file-$i; i=$((i+1)); done; echo gone >$T/shared/gone",
+    );
+    let mut file = File::options()
+        .read(true)
+        .append(true)
+        .open(mounted.path().join("file"))
+        .expect("opened");
+    let mut gone = File::open(mounted.path().join("gone")).expect("opened");
+    std::fs::remove_file(mounted.path().join("gone")).expect("removed");
+    let mut listing = std::fs::read_dir(mounted.path().join("sub")).expect("a directory");
+    let begun = listing.by_ref().take(1000).count();
+
+    let share = HostShare::new(&host.path().join("shared"), HostShareOptions::default()).expect("a share");
+    let saved = mounted.move_to(Arc::new(share));
+
+    assert_eq!(saved, 0, "contents are the host's");
+    file.write_all(b"more\n").expect("written");
+    assert_eq!(shell(host.path(), "cat $T/shared/file"), "hello\nmore\n");
+    assert_eq!(begun + listing.count(), 3000);
+    let mut bytes = Vec::new();
+    let error = gone.read_to_end(&mut bytes).expect_err("it has no name");
+    assert_eq!(
+        error.raw_os_error(),
+        Some(rustix::io::Errno::STALE.raw_os_error())
+    );
+    drop((file, gone));
+    shell(mounted.path(), "cat $T/file; rm -r $T/sub; ls $T");
 }

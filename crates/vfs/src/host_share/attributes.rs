@@ -25,6 +25,7 @@ impl HostShare {
             Some(handle) => match &*self.handles.get(handle)? {
                 Handle::File(file) => status_of(file.as_fd()),
                 Handle::Directory(directory) => status_of(crate::sync::lock(directory).as_fd()),
+                Handle::Gone(_) => Err(Errno::STALE),
             },
             None => status_of(self.descriptor(file.node)?.as_fd()),
         }

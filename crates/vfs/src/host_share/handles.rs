@@ -1,5 +1,7 @@
 //! What a guest has open.
 
+mod saved;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -10,11 +12,17 @@ use rustix::io::Errno;
 
 use crate::sync::{read, write};
 
+#[cfg(test)]
+pub(super) use self::saved::SavedHandle;
+pub(super) use self::saved::{Access, SavedHandles};
+
 /// An open file or directory of the host.
 pub(super) enum Handle {
     File(File),
     /// A directory; its position belongs to whoever holds the lock.
     Directory(Mutex<OwnedFd>),
+    /// What was not found again when the share was restored: every use of it answers ESTALE.
+    Gone(Access),
 }
 
 /// All handles with their nodes, of which there are at most a given number.
@@ -79,6 +87,7 @@ impl Handle {
         match self {
             Self::File(file) => Ok(file),
             Self::Directory(_) => Err(Errno::ISDIR),
+            Self::Gone(_) => Err(Errno::STALE),
         }
     }
 
@@ -87,6 +96,7 @@ impl Handle {
         match self {
             Self::Directory(directory) => Ok(directory),
             Self::File(_) => Err(Errno::NOTDIR),
+            Self::Gone(_) => Err(Errno::STALE),
         }
     }
 }

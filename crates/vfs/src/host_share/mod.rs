@@ -16,17 +16,20 @@
 //! - [`nodes`]: what the guest knows of, with a bounded cache of descriptors.
 //! - [`handles`]: what the guest has open, bounded too.
 //! - [`attributes`], [`names`]: the operations; [`service`]: the share as a [`crate::Tree`].
+//! - [`saved`]: its state. Nodes and handles are found again by where their files were seen, and are only taken for
+//!   the same if the files are (device, inode number and time of birth).
 
 mod attributes;
 mod handles;
 mod names;
 mod nodes;
+mod saved;
 mod service;
 #[cfg(test)]
 mod tests;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Statx, StatxFlags, openat2, statx};
@@ -53,6 +56,8 @@ pub struct HostShare {
     nodes: Nodes,
     handles: Handles,
     read_only: bool,
+    /// The directory, as it is called.
+    path: PathBuf,
     /// Whether files can be given to any owner.
     privileged: bool,
 }
@@ -79,6 +84,7 @@ impl HostShare {
             nodes: Nodes::new(root, &status, descriptors / 4),
             handles: Handles::new(descriptors / 2),
             read_only: options.read_only,
+            path: directory.to_owned(),
             privileged: rustix::process::geteuid().is_root(),
         })
     }
@@ -92,6 +98,7 @@ impl HostShare {
                 let path = match &*handle {
                     Handle::File(file) => descriptor_path(file.as_fd()),
                     Handle::Directory(directory) => descriptor_path(lock(directory).as_fd()),
+                    Handle::Gone(_) => return Err(Errno::STALE),
                 };
                 let fd = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
                 Ok(Arc::new(fd))

@@ -3,6 +3,8 @@
 //! A node is a file's identity and a place it was seen at. Its O_PATH descriptor is kept in a cache of bounded
 //! size; a node whose descriptor was dropped is opened again by its place, and must then be the same file.
 
+mod saved;
+
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
@@ -15,6 +17,8 @@ use super::{open_beneath, status_of};
 use crate::attr::{Entry, FileKind};
 use crate::protocol::ROOT_ID;
 use crate::sync::lock;
+
+pub(super) use self::saved::SavedNodes;
 
 /// Most nodes; a guest that never forgets gets ENOMEM beyond.
 const NODES_MAX: usize = 1 << 20;

@@ -1,7 +1,8 @@
 //! The share as a tree to serve.
 
+use std::io::{Read, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -10,12 +11,14 @@ use rustix::fs::{
     fstatvfs, fsync, readlinkat, seek, statat, syncfs,
 };
 use rustix::io::Errno;
+use saved_state::Unit;
 
 use super::attributes::{attr_of, version_of};
 use super::handles::Handle;
 use super::names::access_flags;
 use super::{HostShare, open_beneath, status_of};
 use crate::attr::{Attr, CachePolicy, Entry, FileKind, FileSystemStatus, SetAttr};
+use crate::error::Error;
 use crate::protocol::{NAME_MAX, ROOT_ID, SEEK_DATA, SEEK_HOLE, SYMLINK_MAX, open_flag};
 use crate::sync::lock;
 use crate::transfer::{ReadBuffer, WriteSource};
@@ -48,6 +51,13 @@ impl HostShare {
             .nodes
             .same_version(node, version_of(&status_of(file.as_fd())?));
         Ok((self.handles.add(node, Handle::File(file))?, keep_cache))
+    }
+
+    /// Opens a directory to list it.
+    pub(super) fn open_directory(&self, node: u64) -> Result<OwnedFd, Errno> {
+        let fd = self.descriptor(node)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        open_beneath(fd.as_fd(), b".", flags, Mode::empty())
     }
 
     fn list(&self, file: FileRef, cookie: u64, batch: &mut DirectoryBatch) -> Result<(), Errno> {
@@ -175,13 +185,7 @@ impl Tree for HostShare {
         if self.nodes.kind(node)? != FileKind::Directory {
             return Err(Errno::NOTDIR);
         }
-        let fd = self.descriptor(node)?;
-        let directory = open_beneath(
-            fd.as_fd(),
-            b".",
-            OFlags::RDONLY | OFlags::DIRECTORY,
-            Mode::empty(),
-        )?;
+        let directory = self.open_directory(node)?;
         self.handles.add(node, Handle::Directory(Mutex::new(directory)))
     }
 
@@ -212,7 +216,10 @@ impl Tree for HostShare {
 
     /// Every write has reported its own errors.
     fn flush(&self, file: FileRef) -> Result<(), Errno> {
-        self.handles.get(file.handle.ok_or(Errno::BADF)?).map(drop)
+        match &*self.handles.get(file.handle.ok_or(Errno::BADF)?)? {
+            Handle::File(_) | Handle::Directory(_) => Ok(()),
+            Handle::Gone(_) => Err(Errno::STALE),
+        }
     }
 
     fn fsync(&self, file: FileRef, data_only: bool) -> Result<(), Errno> {
@@ -221,18 +228,12 @@ impl Tree for HostShare {
             Handle::File(file) if data_only => fdatasync(file),
             Handle::File(file) => fsync(file),
             Handle::Directory(directory) => fsync(&*lock(directory)),
+            Handle::Gone(_) => Err(Errno::STALE),
         }
     }
 
     fn syncfs(&self) -> Result<(), Errno> {
-        let root = self.descriptor(ROOT_ID)?;
-        let directory = open_beneath(
-            root.as_fd(),
-            b".",
-            OFlags::RDONLY | OFlags::DIRECTORY,
-            Mode::empty(),
-        )?;
-        syncfs(directory)
+        syncfs(self.open_directory(ROOT_ID)?)
     }
 
     fn readdir(&self, file: FileRef, cookie: u64, batch: &mut DirectoryBatch) -> Result<(), Errno> {
@@ -311,6 +312,14 @@ impl Tree for HostShare {
             len,
         )?;
         Ok(copied as u64)
+    }
+
+    fn save(&self, _contents: &mut dyn Write) -> Result<Unit, Error> {
+        self.save_state()
+    }
+
+    fn restore(&self, unit: &Unit, _contents: &mut dyn Read) -> Result<(), Error> {
+        self.restore_state(unit)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::tree::WriteKind;
 /// Capabilities of a program file, which do not outlive a change of it.
 const CAPABILITY: &[u8] = b"security.capability";
 /// Largest file in bytes, as `loff_t` has it.
-const SIZE_MAX: u64 = i64::MAX as u64;
+pub(super) const SIZE_MAX: u64 = i64::MAX as u64;
 /// Most bytes copied by one COPY_FILE_RANGE, so that no request takes long.
 const COPY_MAX: u64 = 64 << 20;
 /// Size of the buffer they are copied through.

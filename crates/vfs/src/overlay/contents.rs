@@ -1,5 +1,7 @@
 //! The contents of one changed regular file: blocks of the scratch file over the image's bytes.
 
+mod saved;
+
 use std::sync::Arc;
 
 use rustix::io::{Errno, pread, pwrite};
@@ -9,6 +11,8 @@ use super::store::{BLOCK, Run, Store};
 use crate::protocol::{SEEK_DATA, SEEK_HOLE};
 use crate::read_only::Content;
 use crate::transfer::{ReadBuffer, WriteSource};
+
+pub(super) use self::saved::SavedContents;
 
 /// A regular file's bytes.
 ///

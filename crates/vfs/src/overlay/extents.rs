@@ -46,6 +46,13 @@ impl ExtentMap {
         self.data_blocks
     }
 
+    /// All extents in order: first block, how many, and where the first one comes from.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, u64, Place)> {
+        self.extents
+            .iter()
+            .map(|(&first, extent)| (first, extent.len, extent.place))
+    }
+
     /// Where `block` comes from (`None`: no extent) and the first block after it of which that is not so.
     pub(super) fn run_at(&self, block: u64) -> (Option<Place>, u64) {
         let covering = self.extents.range(..=block).next_back();

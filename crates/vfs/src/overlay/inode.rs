@@ -3,6 +3,8 @@
 //! An inode of the image is copied here, without its contents, when something about it changes. It keeps its
 //! number, so that hard links stay one file and what the guest has open stays valid.
 
+mod saved;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -14,6 +16,8 @@ use crate::attr::{Attr, BLOCK_SIZE, FileKind, Timestamp};
 use crate::protocol::PERMISSION_BITS;
 use crate::read_only::{Node, ReadOnlyTree};
 use crate::sync::{lock, read, write};
+
+pub(super) use self::saved::SavedInodes;
 
 /// What one inode costs besides its texts, in bytes of the guest's budget: about what it takes of memory.
 const INODE_COST: u64 = 256;

@@ -5,7 +5,8 @@
 //! - [`inode`]: changed inodes. A changed inode keeps the number it has in the image.
 //! - [`names`]: changed directories. A changed directory is copied whole, names and numbers only.
 //! - [`changes`]: creating, removing and moving names; [`attributes`]: the rest of what can change.
-//! - [`service`]: the overlay as a [`crate::Tree`]; [`host_side`]: what the host reads and puts in.
+//! - [`service`]: the overlay as a [`crate::Tree`]; [`host_side`]: what the host reads and puts in;
+//!   [`saved`]: its state, for another overlay over the same image to go on with.
 //!
 //! Node ids are inode numbers, so the guest needs no handles: opening and closing cost it no request.
 //!
@@ -20,6 +21,7 @@ mod extents;
 mod host_side;
 mod inode;
 mod names;
+mod saved;
 mod service;
 mod slices;
 mod store;

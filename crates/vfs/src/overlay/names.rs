@@ -4,6 +4,8 @@
 //! then on nothing has to be merged: there are no whiteouts, and a directory that moves needs no marks,
 //! because its entries are found by its inode number wherever it is.
 
+mod saved;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -11,6 +13,8 @@ use crate::attr::FileKind;
 use crate::read_only::ReadOnlyTree;
 
 use super::store::Store;
+
+pub(super) use self::saved::SavedNames;
 
 /// Cookie of the first entry behind `.` and `..`, which have 1 and 2.
 pub(super) const FIRST_COOKIE: u64 = 3;

@@ -1,14 +1,17 @@
 //! The overlay as a tree to serve.
 
+use std::io::{Read, Write};
 use std::time::Duration;
 
 use rustix::io::Errno;
+use saved_state::Unit;
 
 use super::Overlay;
 use super::inode::{Body, Found};
 use super::names::FIRST_COOKIE;
 use super::store::BLOCK;
 use crate::attr::{Attr, BLOCK_SIZE, CachePolicy, Entry, FileKind, FileSystemStatus, SetAttr, SetTime};
+use crate::error::Error;
 use crate::protocol::{NAME_MAX, SEEK_DATA, SEEK_HOLE, fallocate_flag, open_flag};
 use crate::sync::read;
 use crate::transfer::{ReadBuffer, WriteSource};
@@ -265,5 +268,13 @@ impl Tree for Overlay {
         len: u64,
     ) -> Result<u64, Errno> {
         self.copy_contents(from.node, from_offset, to.node, to_offset, len)
+    }
+
+    fn save(&self, contents: &mut dyn Write) -> Result<Unit, Error> {
+        self.save_state(contents)
+    }
+
+    fn restore(&self, unit: &Unit, contents: &mut dyn Read) -> Result<(), Error> {
+        self.restore_state(unit, contents)
     }
 }

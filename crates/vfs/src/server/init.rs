@@ -41,7 +41,7 @@ const COMMON: u64 = init_flag::ASYNC_READ
 /// them back, links and pages never go stale. Anything else is written through, and pages are dropped when
 /// the times of their file change. Without opens there is no O_TRUNC to carry: the kernel truncates by
 /// SETATTR then.
-fn wanted(policy: &CachePolicy) -> u64 {
+pub(super) fn wanted(policy: &CachePolicy) -> u64 {
     let mut flags = COMMON;
     if policy.exclusive {
         flags |= init_flag::WRITEBACK_CACHE | init_flag::CACHE_SYMLINKS | init_flag::EXPLICIT_INVAL_DATA;

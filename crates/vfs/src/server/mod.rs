@@ -5,6 +5,7 @@ mod directories;
 mod files;
 mod init;
 mod names;
+mod saved;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ use crate::tree::Tree;
 /// Serves one [`Tree`] to one guest over one virtio-fs device.
 ///
 /// The server itself holds nothing but what FUSE_INIT settled: open files and uses of nodes are the tree's.
+/// [`Server::save`] and [`Server::restore`] carry both to another server, whose guest notices nothing.
 pub struct Server {
     tree: Arc<dyn Tree>,
     /// Flags settled by FUSE_INIT, with [`READY`]; 0 while there is no connection.

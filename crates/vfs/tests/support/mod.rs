@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::thread::JoinHandle;
 
 use device_backends::{FileService, ReplySink, RequestSource};
@@ -26,6 +26,7 @@ const THREADS: usize = 3;
 /// A mounted tree; unmounted when dropped.
 pub(crate) struct Mounted {
     directory: tempfile::TempDir,
+    server: Arc<RwLock<Server>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -48,7 +49,7 @@ impl Mounted {
             options.as_c_str(),
         )
         .expect("these tests need the right to mount: run them as root");
-        let server = Arc::new(Server::new(tree));
+        let server = Arc::new(RwLock::new(Server::new(tree)));
         let device = Arc::new(device);
         let threads = (0..THREADS)
             .map(|_| {
@@ -56,7 +57,25 @@ impl Mounted {
                 std::thread::spawn(move || serve(&server, &device))
             })
             .collect();
-        Self { directory, threads }
+        Self {
+            directory,
+            server,
+            threads,
+        }
+    }
+
+    /// Saves the server and goes on with another one of `tree`, of which the kernel is told nothing. Returns how many
+    /// bytes of contents were saved.
+    #[allow(dead_code, reason = "not every test moves")]
+    pub(crate) fn move_to(&self, tree: Arc<dyn Tree>) -> usize {
+        // No request is being served while the lock is held.
+        let mut server = self.server.write().expect("no panic");
+        let mut contents = Vec::new();
+        let unit = server.save(&mut contents).expect("saved");
+        let new = Server::new(tree);
+        new.restore(&unit, &mut &contents[..]).expect("restored");
+        *server = new;
+        contents.len()
     }
 
     /// Where the tree is mounted.
@@ -76,7 +95,7 @@ impl Drop for Mounted {
     }
 }
 
-fn serve(server: &Server, device: &OwnedFd) {
+fn serve(server: &RwLock<Server>, device: &OwnedFd) {
     let mut request = vec![0; BUFFER];
     let mut reply = vec![0; BUFFER];
     loop {
@@ -86,7 +105,10 @@ fn serve(server: &Server, device: &OwnedFd) {
             // ENODEV: unmounted.
             Err(_) => return,
         };
-        let len = server.handle(&Bytes(&request[..len]), &mut Space(&mut reply));
+        let len = server
+            .read()
+            .expect("no panic")
+            .handle(&Bytes(&request[..len]), &mut Space(&mut reply));
         if len > 0 {
             // ENOENT: the request was interrupted meanwhile.
             let _ = rustix::io::write(device.as_fd(), &reply[..len]);

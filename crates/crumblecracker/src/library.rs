@@ -3,6 +3,7 @@
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use oci::debian::{Archive, ArchiveOptions, Keyring, MirrorConfig};
 use serde::Deserialize;
@@ -28,6 +29,8 @@ struct DebianConfig {
 pub struct Library {
     cache: PathBuf,
     mirror: Option<String>,
+    /// Opened when it is first needed.
+    debian: Arc<OnceLock<Archive>>,
 }
 
 impl Library {
@@ -48,7 +51,11 @@ impl Library {
         let mirror = set_variable("CC_DEBIAN_MIRROR")
             .and_then(|text| text.into_string().ok())
             .or(configured);
-        Ok(Self { cache, mirror })
+        Ok(Self {
+            cache,
+            mirror,
+            debian: Arc::default(),
+        })
     }
 
     /// The folder itself.
@@ -62,15 +69,19 @@ impl Library {
     }
 
     /// Debian's archive.
-    pub(crate) fn debian(&self) -> Result<Archive> {
-        Ok(Archive::open(ArchiveOptions {
+    pub(crate) fn debian(&self) -> Result<&Archive> {
+        if let Some(archive) = self.debian.get() {
+            return Ok(archive);
+        }
+        let archive = Archive::open(ArchiveOptions {
             cache: self.cache.join("debian"),
             mirror: MirrorConfig {
                 explicit: self.mirror.clone(),
                 ..MirrorConfig::default()
             },
             keyring: Keyring::debian(),
-        })?)
+        })?;
+        Ok(self.debian.get_or_init(|| archive))
     }
 }
 

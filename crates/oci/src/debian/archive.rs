@@ -1,8 +1,9 @@
 //! The Debian archive as a whole: verified indexes, packages to choose from, package files.
 
+use std::collections::HashMap;
 use std::io::BufReader;
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -61,13 +62,15 @@ pub struct Archive {
     mirror: Mirror,
     keyring: Keyring,
     policy: DatePolicy,
+    /// Indexes that were read already, by their address, and when the mirror last confirmed them.
+    known: Mutex<HashMap<String, (i64, Arc<Release>)>>,
 }
 
 /// The verified indexes of a suite and of its updates.
 pub(super) struct Releases {
     suite: String,
     /// Address of the archive, name of the suite in it, its index; the suite itself first.
-    parts: Vec<(String, String, Release)>,
+    parts: Vec<(String, String, Arc<Release>)>,
 }
 
 /// First line of a record under `lists`.
@@ -100,6 +103,7 @@ impl Archive {
             conf,
             mirror,
             keyring: options.keyring,
+            known: Mutex::default(),
         })
     }
 
@@ -151,7 +155,7 @@ impl Archive {
         suite: &str,
         refresh: Refresh,
         progress: &dyn Progress,
-    ) -> Result<(String, String, Release)> {
+    ) -> Result<(String, String, Arc<Release>)> {
         let mut first = None;
         for base in &self.mirror.main {
             match self.release(base, suite, refresh, progress) {
@@ -164,20 +168,43 @@ impl Archive {
         }))
     }
 
-    fn release(&self, base: &str, suite: &str, refresh: Refresh, progress: &dyn Progress) -> Result<Release> {
+    fn release(
+        &self,
+        base: &str,
+        suite: &str,
+        refresh: Refresh,
+        progress: &dyn Progress,
+    ) -> Result<Arc<Release>> {
         let url = format!("{base}/dists/{suite}/InRelease");
-        let record = self.cache.record("lists", &Digest::of(url.as_bytes()));
         let now = now();
-        let listed = self.listed(&url, &record, now)?;
-        let fresh = |listed: &Listed| (0..FRESH_SECONDS).contains(&(now - listed.state.checked));
-        let listed = match (refresh, listed) {
-            (Refresh::Never, None) => return Err(Error::NotCached { what: url }),
-            (Refresh::Never, Some(listed)) => listed,
-            (Refresh::WhenStale, Some(listed)) if fresh(&listed) => listed,
-            (_, listed) => self.ask_again(&url, &record, suite, listed, refresh, progress)?,
+        let fresh = |checked: i64| (0..FRESH_SECONDS).contains(&(now - checked));
+        let good =
+            |checked: i64| refresh == Refresh::Never || refresh == Refresh::WhenStale && fresh(checked);
+        let known = self
+            .known()
+            .get(&url)
+            .filter(|(checked, _)| good(*checked))
+            .cloned();
+        let (checked, release) = match known {
+            Some(known) => known,
+            None => {
+                let record = self.cache.record("lists", &Digest::of(url.as_bytes()));
+                let listed = match self.listed(&url, &record, now)? {
+                    Some(listed) if good(listed.state.checked) => listed,
+                    None if refresh == Refresh::Never => return Err(Error::NotCached { what: url }),
+                    listed => self.ask_again(&url, &record, suite, listed, refresh, progress)?,
+                };
+                (listed.state.checked, Arc::new(listed.release))
+            }
         };
-        listed.release.check(suite, self.policy, now)?;
-        Ok(listed.release)
+        release.check(suite, self.policy, now)?;
+        self.known().insert(url, (checked, release.clone()));
+        Ok(release)
+    }
+
+    /// The map is whole at every step, so poisoning does no harm.
+    fn known(&self) -> MutexGuard<'_, HashMap<String, (i64, Arc<Release>)>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the cache has of an address; what does not verify counts as absent.

@@ -12,7 +12,7 @@ use device_backends::{Entropy, HostEnd, byte_pipe};
 use guest::InitramfsSpec;
 use guest_protocol::{Arch, Configure, Hello, PORT_NAME, ToGuest};
 use hypervisor::Hypervisor;
-use hypervisor::x86_64::CpuidLeaf;
+use hypervisor::x86_64::{CpuidLeaf, for_vcpu};
 use machine::{
     Backends, BootImage, CommandLine, FileSystem, Machine, MachineConfig, MachineHandle, SerialPort,
 };
@@ -190,7 +190,9 @@ fn key(
 ) -> Key {
     let version = env!("CARGO_PKG_VERSION");
     let identity = format!("{:?}", config.identity(hypervisor));
-    let cpuid = CpuidLeaf::save_all(&hypervisor.capabilities().cpuid).bytes;
+    // As one vCPU shows it: what a host tells may depend on which of its processors was asked.
+    let cpuid = for_vcpu(&hypervisor.capabilities().cpuid, 0, config.vcpus);
+    let cpuid = CpuidLeaf::save_all(&cpuid).bytes;
     let command_line = command_line(options).to_string();
     let texts = [version, &identity, &kernel.digest, &command_line].map(str::as_bytes);
     let tags = file_systems.iter().map(|file_system| file_system.tag.as_bytes());

@@ -11,11 +11,9 @@ mod device;
 mod first_time;
 mod interrupt;
 pub mod pci;
-mod restore;
 
 pub use bus::{Bus, BusError, SharedDevice};
 pub use clock::VmClock;
 pub use device::{ConcurrentDevice, Device, MmioDevice, MmioRange, PortDevice, PortRange};
 pub use first_time::FirstTime;
 pub use interrupt::{InterruptLine, LineTarget, MsiMessage, MsiSink};
-pub use restore::require;

@@ -110,3 +110,11 @@ impl Error {
         move |source| Self::Io { doing, path, source }
     }
 }
+
+/// That a value which comes from a file is one its owner can have, `what` naming it.
+///
+/// # Errors
+/// [`Error::Value`] where it is not.
+pub fn require(possible: bool, what: &'static str) -> Result<(), Error> {
+    possible.then_some(()).ok_or(Error::Value(what))
+}

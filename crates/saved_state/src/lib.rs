@@ -21,7 +21,7 @@ mod manifest;
 mod record;
 mod value;
 
-pub use error::Error;
+pub use error::{Error, require};
 pub use folder::{Snapshot, SnapshotWriter};
 pub use manifest::{FileEntry, Identity, Manifest, UnitEntry};
 pub use record::{FieldsReader, FieldsWriter};

@@ -97,7 +97,7 @@ macro_rules! numbers {
     )*};
 }
 
-numbers!(u8, u16, u32, u64, u128);
+numbers!(u8, u16, u32, u64, i64);
 
 impl Saved for bool {
     fn encode(&self, out: &mut Vec<u8>) {

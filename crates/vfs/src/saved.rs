@@ -1,6 +1,6 @@
 //! What the records of all trees are made of.
 
-use saved_state::{Decoder, Error, Saved};
+use saved_state::{Decoder, Error, Saved, require};
 
 use crate::attr::{FileKind, Timestamp};
 use crate::protocol::NAME_MAX;
@@ -10,11 +10,6 @@ const STATE_MAX: u64 = 1 << 30;
 /// What an element counts for besides its texts: no less than it takes in a record, and so much that elements
 /// worth [`STATE_MAX`] are no more than a sequence of a record can have (2^24).
 const ELEMENT: u64 = 64;
-
-/// Fails with what a value is called when it is not possible.
-pub(crate) fn require(possible: bool, what: &'static str) -> Result<(), Error> {
-    possible.then_some(()).ok_or(Error::Value(what))
-}
 
 /// How much state may still be saved.
 pub(crate) struct Room {
@@ -69,14 +64,13 @@ impl Bytes {
 
 impl Saved for Timestamp {
     fn encode(&self, out: &mut Vec<u8>) {
-        // The bits of a signed number.
-        (self.seconds as u64).encode(out);
+        self.seconds.encode(out);
         self.nanoseconds.encode(out);
     }
 
     fn decode(input: &mut Decoder<'_>) -> Result<Self, Error> {
         let time = Self {
-            seconds: u64::decode(input)? as i64,
+            seconds: Saved::decode(input)?,
             nanoseconds: u32::decode(input)?,
         };
         require(time.nanoseconds < 1_000_000_000, "the time of a file")?;

@@ -1,7 +1,6 @@
 //! The state of the I/O APIC: what the guest programmed, and the wires.
 
-use device_model::require;
-use saved_state::{Error, record};
+use saved_state::{Error, record, require};
 
 use super::registers::*;
 use super::{Line, Window};

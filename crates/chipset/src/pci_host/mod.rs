@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use device_model::pci::{BarWindow, PciFunction};
-use device_model::{ConcurrentDevice, Device, MmioRange, PortRange, SharedDevice, require};
-use saved_state::Unit;
+use device_model::{ConcurrentDevice, Device, MmioRange, PortRange, SharedDevice};
+use saved_state::{Unit, require};
 
 use crate::Error;
 use bridge::Bridge;

@@ -1,7 +1,6 @@
 //! The state of the clock: time is the host's.
 
-use device_model::require;
-use saved_state::{Error, record};
+use saved_state::{Error, record, require};
 
 use super::Rtc;
 use super::registers::INDEX_MASK;

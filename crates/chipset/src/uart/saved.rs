@@ -1,7 +1,6 @@
 //! The state of the port: its registers and what waits in its FIFOs. The level of its line follows from them.
 
-use device_model::require;
-use saved_state::{Error, record};
+use saved_state::{Error, record, require};
 
 use super::Registers;
 use super::registers::*;

@@ -3,8 +3,10 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use saved_state::require;
+
 use super::{ConfigSpace, PciError, SavedMsix, SavedVector};
-use crate::{MsiMessage, MsiSink, require};
+use crate::{MsiMessage, MsiSink};
 
 const CAPABILITY_ID: u8 = 0x11;
 const MAX_VECTORS: u16 = 2048;

@@ -1,9 +1,8 @@
 //! The parts of a PCI function as records.
 
-use saved_state::{Error, record};
+use saved_state::{Error, record, require};
 
 use super::config_space::SIZE;
-use crate::require;
 
 #[cfg(test)]
 mod tests;

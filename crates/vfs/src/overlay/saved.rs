@@ -8,14 +8,14 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use saved_state::{Unit, record};
+use saved_state::{Unit, record, require};
 
 use super::Overlay;
 use super::inode::{InodeTable, SavedInodes};
 use super::names::{Names, SavedNames};
 use crate::error::Error;
 use crate::protocol::ROOT_ID;
-use crate::saved::{Room, require};
+use crate::saved::Room;
 use crate::sync::{read, write};
 
 const SCHEMA: u16 = 1;

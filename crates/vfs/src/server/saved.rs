@@ -3,12 +3,12 @@
 use std::io::{Read, Write};
 use std::sync::atomic::Ordering;
 
-use saved_state::{Unit, record};
+use saved_state::{Unit, record, require};
 
 use super::init::wanted;
 use super::{READY, Server};
 use crate::error::Error;
-use crate::saved::{Bytes, require};
+use crate::saved::Bytes;
 
 const SCHEMA: u16 = 1;
 

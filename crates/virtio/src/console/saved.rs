@@ -1,7 +1,6 @@
 //! The state of the console: what its driver set up and has yet to hear. The names of ports are the host's.
 
-use device_model::require;
-use saved_state::{Error, record};
+use saved_state::{Error, record, require};
 
 use super::control::Outbox;
 use super::port::PortState;

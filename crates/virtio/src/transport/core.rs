@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use device_model::require;
 use guest_memory::GuestMemory;
-use saved_state::Unit;
+use saved_state::{Unit, require};
 use virtio_bindings::virtio_config::{
     VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FAILED,
     VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET, VIRTIO_F_VERSION_1,

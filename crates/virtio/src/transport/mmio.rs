@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use device_model::{Device, InterruptLine, MmioDevice, MmioRange, require};
+use device_model::{Device, InterruptLine, MmioDevice, MmioRange};
 use guest_memory::GuestMemory;
-use saved_state::Unit;
+use saved_state::{Unit, require};
 use virtio_bindings::virtio_mmio::*;
 
 use super::DoorbellAddress;

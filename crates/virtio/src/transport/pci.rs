@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 
 use device_model::pci::{BarKind, BarWindow, ConfigSpace, Identity, Msix, MsixLayout, PciFunction};
-use device_model::{Device, MsiSink, require};
+use device_model::{Device, MsiSink};
 use guest_memory::GuestMemory;
-use saved_state::Unit;
+use saved_state::{Unit, require};
 
 use super::DoorbellAddress;
 use super::core::{Core, Ring};

@@ -1,8 +1,7 @@
 //! The state of both shells and of what they share, as records.
 
 use device_model::pci::{SavedConfigSpace, SavedMsix};
-use device_model::require;
-use saved_state::{Error, record};
+use saved_state::{Error, record, require};
 
 use crate::queue::QueuePosition;
 

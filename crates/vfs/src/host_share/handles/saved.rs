@@ -6,11 +6,11 @@ use std::sync::atomic::Ordering;
 
 use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::Errno;
-use saved_state::{Decoder, Saved, record};
+use saved_state::{Decoder, Saved, record, require};
 
 use super::{Handle, Handles};
 use crate::error::Error;
-use crate::saved::{Room, require, require_ascending};
+use crate::saved::{Room, require_ascending};
 use crate::sync::{read, write};
 
 /// Largest handle: more than a guest ever gets.

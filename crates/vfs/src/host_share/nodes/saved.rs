@@ -3,12 +3,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use saved_state::{Decoder, Error, Saved, record};
+use saved_state::{Decoder, Error, Saved, record, require};
 
 use super::{Identity, NODES_MAX, Node, Nodes, Table, Version};
 use crate::attr::FileKind;
 use crate::protocol::ROOT_ID;
-use crate::saved::{Bytes, Room, require, require_ascending};
+use crate::saved::{Bytes, Room, require_ascending};
 use crate::sync::lock;
 
 /// Largest node id: more than a guest ever gets.
@@ -42,19 +42,18 @@ pub(in crate::host_share) struct SavedVersion(Version);
 impl Saved for SavedVersion {
     fn encode(&self, out: &mut Vec<u8>) {
         let (modified, modified_ns, changed, changed_ns, size) = self.0;
-        // The bits of signed numbers.
-        (modified as u64).encode(out);
+        modified.encode(out);
         modified_ns.encode(out);
-        (changed as u64).encode(out);
+        changed.encode(out);
         changed_ns.encode(out);
         size.encode(out);
     }
 
     fn decode(input: &mut Decoder<'_>) -> Result<Self, Error> {
         Ok(Self((
-            u64::decode(input)? as i64,
+            i64::decode(input)?,
             u32::decode(input)?,
-            u64::decode(input)? as i64,
+            i64::decode(input)?,
             u32::decode(input)?,
             u64::decode(input)?,
         )))
@@ -67,7 +66,7 @@ impl Saved for Identity {
         device.0.encode(out);
         device.1.encode(out);
         ino.encode(out);
-        (born.0 as u64).encode(out);
+        born.0.encode(out);
         born.1.encode(out);
     }
 
@@ -75,7 +74,7 @@ impl Saved for Identity {
         Ok(Self {
             device: (u32::decode(input)?, u32::decode(input)?),
             ino: u64::decode(input)?,
-            born: (u64::decode(input)? as i64, u32::decode(input)?),
+            born: (i64::decode(input)?, u32::decode(input)?),
         })
     }
 }

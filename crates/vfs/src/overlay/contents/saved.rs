@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::{Errno, pread};
-use saved_state::{Decoder, Saved, record};
+use saved_state::{Decoder, Saved, record, require};
 
 use super::Contents;
 use crate::error::Error;
@@ -14,7 +14,7 @@ use crate::overlay::attributes::SIZE_MAX;
 use crate::overlay::extents::{ExtentMap, Place};
 use crate::overlay::store::{BLOCK, Run, Store};
 use crate::read_only::Content;
-use crate::saved::{Room, require};
+use crate::saved::Room;
 
 /// How many blocks are moved at once.
 const PIECE: u64 = 256;

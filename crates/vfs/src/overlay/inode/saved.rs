@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use saved_state::record;
+use saved_state::{record, require};
 
 use super::{Body, Found, INODE_COST, Inode, InodeTable, SHARDS, Shard, State};
 use crate::attr::{FileKind, Timestamp};
@@ -13,7 +13,7 @@ use crate::overlay::contents::{Contents, SavedContents};
 use crate::overlay::store::Store;
 use crate::protocol::{PERMISSION_BITS, ROOT_ID, SYMLINK_MAX};
 use crate::read_only::ReadOnlyTree;
-use crate::saved::{Bytes, Room, require, require_ascending};
+use crate::saved::{Bytes, Room, require_ascending};
 use crate::sync::{lock, read, write};
 
 record! {

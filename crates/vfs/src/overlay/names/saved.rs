@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use saved_state::{Error, record};
+use saved_state::{Error, record, require};
 
 use super::{Directory, FIRST_COOKIE, Name, Names, name_cost};
 use crate::attr::FileKind;
 use crate::overlay::store::Store;
 use crate::protocol::ROOT_ID;
 use crate::read_only::ReadOnlyTree;
-use crate::saved::{Bytes, Room, require, require_ascending};
+use crate::saved::{Bytes, Room, require_ascending};
 
 /// Largest cookie: what the guest's kernel has left of 64 bits, and so much that none is ever reached.
 const COOKIE_MAX: u64 = 1 << 62;

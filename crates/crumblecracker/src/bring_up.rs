@@ -85,7 +85,6 @@ impl Guest {
             modules: Vec::new(),
         });
         let initramfs = initramfs.map_err(|error| Error::Guest(error.to_string()))?;
-        // What watches a guest from its first instruction on wants to see it boot.
         let cache = options.snapshots.then(|| library.snapshot_cache());
         let key = key(&config, &*hypervisor, &kernel, &initramfs, &file_systems, options);
         let snapshot = cache.as_ref().and_then(|cache| cache.find(&key));

@@ -212,8 +212,9 @@ impl Bus {
     }
 }
 
-/// A device whose thread panicked is still the guest's device: what it holds is checked at each access.
-fn lock(device: &SharedDevice) -> MutexGuard<'_, dyn Device + 'static> {
+/// Takes a device's lock. A device whose thread panicked is still the guest's device: what it holds is checked at each
+/// access.
+pub fn lock(device: &SharedDevice) -> MutexGuard<'_, dyn Device + 'static> {
     device.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

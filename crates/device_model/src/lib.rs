@@ -12,7 +12,7 @@ mod first_time;
 mod interrupt;
 pub mod pci;
 
-pub use bus::{Bus, BusError, SharedDevice};
+pub use bus::{Bus, BusError, SharedDevice, lock};
 pub use clock::VmClock;
 pub use device::{ConcurrentDevice, Device, MmioDevice, MmioRange, PortDevice, PortRange};
 pub use first_time::FirstTime;

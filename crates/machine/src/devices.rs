@@ -1,8 +1,8 @@
 //! All devices of one machine, as one.
 
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use device_model::{ConcurrentDevice, Device, SharedDevice};
+use device_model::{ConcurrentDevice, Device, SharedDevice, lock};
 use saved_state::{Snapshot, SnapshotWriter};
 
 /// The machine's devices, in the order in which their state is restored: what dispatches to others comes last.
@@ -62,9 +62,4 @@ impl Devices {
         }
         Ok(())
     }
-}
-
-/// A device whose thread panicked is still the guest's device: what it holds is checked at each access.
-fn lock(device: &SharedDevice) -> MutexGuard<'_, dyn Device + 'static> {
-    device.lock().unwrap_or_else(PoisonError::into_inner)
 }

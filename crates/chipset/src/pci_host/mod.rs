@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use device_model::pci::{BarWindow, PciFunction};
-use device_model::{ConcurrentDevice, Device, MmioRange, PortRange, SharedDevice};
+use device_model::{ConcurrentDevice, MmioRange, PortRange, SharedDevice, lock};
 use saved_state::{Unit, require};
 
 use crate::Error;
@@ -202,11 +202,6 @@ impl PciHost {
     fn decoded_mut(&self) -> RwLockWriteGuard<'_, Vec<Decoded>> {
         self.decoded.write().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// A function whose thread panicked is still the guest's function: what it holds is checked at each access.
-fn lock(device: &SharedDevice) -> MutexGuard<'_, dyn Device + 'static> {
-    device.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Splits an access of `len` bytes that begins at byte `offset` at register boundaries: for each register its

@@ -1,5 +1,6 @@
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
+use device_model::Device;
 use device_model::pci::{BarKind, ConfigSpace, Identity};
 use proptest::prelude::*;
 

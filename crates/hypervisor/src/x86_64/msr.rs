@@ -9,6 +9,8 @@ pub type Msrs = BTreeMap<u32, u64>;
 pub const TSC: u32 = 0x10;
 /// IA32_TSC_ADJUST.
 pub const TSC_ADJUST: u32 = 0x3b;
+/// IA32_SYSENTER_CS.
+pub const SYSENTER_CS: u32 = 0x174;
 /// IA32_SYSENTER_ESP.
 pub const SYSENTER_ESP: u32 = 0x175;
 /// IA32_SYSENTER_EIP.

@@ -15,9 +15,6 @@ const SPEC_CTRL: u32 = 0x48;
 const PRED_CMD: u32 = 0x49;
 const PATCH_LEVEL: u32 = 0x8b;
 const MTRR_CAP: u32 = 0xfe;
-const SYSENTER_CS: u32 = 0x174;
-const SYSENTER_ESP: u32 = 0x175;
-const SYSENTER_EIP: u32 = 0x176;
 const DEBUGCTL: u32 = 0x1d9;
 const X2APIC: std::ops::RangeInclusive<u32> = 0x800..=0x8ff;
 const EFER: u32 = 0xc000_0080;
@@ -127,9 +124,9 @@ impl SystemMsrs {
             msr::KERNEL_GS_BASE => &mut self.kernel_gs_base,
             TSC_AUX => &mut self.tsc_aux,
             msr::TSC_ADJUST => &mut self.tsc_adjust,
-            SYSENTER_CS => &mut self.sysenter_cs,
-            SYSENTER_ESP => &mut self.sysenter_esp,
-            SYSENTER_EIP => &mut self.sysenter_eip,
+            msr::SYSENTER_CS => &mut self.sysenter_cs,
+            msr::SYSENTER_ESP => &mut self.sysenter_esp,
+            msr::SYSENTER_EIP => &mut self.sysenter_eip,
             msr::PAT => &mut self.pat,
             msr::MISC_ENABLE => &mut self.misc_enable,
             msr::MTRR_DEF_TYPE => &mut self.mtrr_def_type,
@@ -297,7 +294,7 @@ impl Cpu {
                         .any(|&bit| self.shows(0x8000_0008, |leaf| leaf.ebx, bit))
             }
             0x200..=0x20f | 0x250..=0x26f | msr::MTRR_DEF_TYPE => self.shows(1, |leaf| leaf.edx, 12),
-            SYSENTER_CS..=SYSENTER_EIP => self.shows(1, |leaf| leaf.edx, 11),
+            msr::SYSENTER_CS..=msr::SYSENTER_EIP => self.shows(1, |leaf| leaf.edx, 11),
             TSC_AUX => self.shows(0x8000_0001, |leaf| leaf.edx, 27) || self.shows(7, |leaf| leaf.ecx, 22),
             pvclock::WALL_CLOCK_LEGACY | pvclock::SYSTEM_TIME_LEGACY => self.pv_feature(0),
             pvclock::WALL_CLOCK | pvclock::SYSTEM_TIME => self.pv_feature(3),
@@ -308,7 +305,9 @@ impl Cpu {
     /// Whether a store of `value` is one that the processor takes.
     pub(super) fn acceptable(&self, index: u32, value: u64) -> bool {
         match index {
-            msr::LSTAR | CSTAR | msr::KERNEL_GS_BASE | SYSENTER_ESP | SYSENTER_EIP => is_canonical(value),
+            msr::LSTAR | CSTAR | msr::KERNEL_GS_BASE | msr::SYSENTER_ESP | msr::SYSENTER_EIP => {
+                is_canonical(value)
+            }
             FMASK | TSC_AUX => value >> 32 == 0,
             msr::PAT => value.to_le_bytes().into_iter().all(is_pat_type),
             0x200..=0x20f => acceptable_variable(index, value),

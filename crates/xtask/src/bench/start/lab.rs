@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::{PEER, Starts, of};
+use super::{PEER, Starts};
 use crate::bench::{Row, row, samples_in_lab};
 
 const MEMORY: [&str; 2] = ["--memory", "256"];
@@ -45,7 +45,11 @@ pub(super) fn measure(runs: u32, starts: &Starts) -> Result<Vec<Row>> {
 /// # Errors
 /// Where a run fails.
 pub(crate) fn in_lab(arguments: &InLab) -> Result<u8> {
-    let starts = of(&arguments.cc, &arguments.cache, "kvm");
+    let starts = Starts {
+        cc: arguments.cc.clone(),
+        cache: arguments.cache.clone(),
+        backend: "kvm",
+    };
     let warm = || starts.milliseconds_to_output(&MEMORY);
     // What the lab writes is gone with it: the first boots and leaves the snapshot, and the second warms the caches.
     starts.milliseconds(&MEMORY)?;

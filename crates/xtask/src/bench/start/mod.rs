@@ -1,7 +1,7 @@
 //! `cargo xtask bench start`: `cc run` from a snapshot of a booted guest, against the same that boots, and against itself
 //! with more memory: on the CPU in software on this machine, and under KVM in one lab boot.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -114,13 +114,5 @@ impl Starts {
         let mut monitor = Monitor::start(self.command(options, &["echo", WORD]))?;
         let line = monitor.wait_for(WORD, SILENCE)?;
         Ok(monitor.seconds_until(&line) * 1e3)
-    }
-}
-
-fn of(cc: &Path, cache: &Path, backend: &'static str) -> Starts {
-    Starts {
-        cc: cc.to_owned(),
-        cache: cache.to_owned(),
-        backend,
     }
 }

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use oci::Digest;
 use rustix::fs::{FlockOperation, flock};
-use saved_state::{Identity, Snapshot, SnapshotWriter};
+use saved_state::{Identity, Manifest, Snapshot, SnapshotWriter};
 use tracing::{debug, warn};
 
 use crate::error::one_line;
@@ -78,8 +78,9 @@ impl SnapshotCache {
         let path = self.folder.join(&key.0);
         // Most misses are this one, and nobody needs to hear of it.
         fs::symlink_metadata(&path).ok()?;
-        let opened = self.check_owner().and_then(|()| Ok(Snapshot::open(&path)?));
-        match opened {
+        // That is told once, by who would fill an entry; what is not ours is not swept either.
+        self.check_owner().ok()?;
+        match Snapshot::open(&path) {
             Ok(snapshot) => {
                 touch(&path);
                 Some(snapshot)
@@ -163,16 +164,14 @@ impl SnapshotCache {
         let mut entries = Vec::new();
         for name in self.names()? {
             let path = self.folder.join(&name);
-            let identity = Snapshot::open(&path)
-                .map(|snapshot| snapshot.manifest().identity.clone())
-                .unwrap_or_default();
+            let identity = Manifest::read(&path).map(|manifest| manifest.identity);
             entries.push(CachedSnapshot {
                 bytes: disk_usage(&path),
                 used: fs::metadata(&path)
                     .and_then(|metadata| metadata.modified())
                     .unwrap_or(SystemTime::UNIX_EPOCH),
                 key: name,
-                identity,
+                identity: identity.unwrap_or_default(),
             });
         }
         entries.sort_by_key(|entry| std::cmp::Reverse(entry.used));
@@ -246,8 +245,11 @@ impl SnapshotCache {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(Error::file("remove", &path)(error)),
         }
-        away.close().map_err(Error::file("remove", &path))?;
-        Ok(true)
+        match away.close() {
+            // Somebody sweeps at the same time.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
+            closed => closed.map(|()| true).map_err(Error::file("remove", &path)),
+        }
     }
 
     /// Removes what processes left that were killed while they filled or removed an entry.
@@ -444,6 +446,7 @@ mod tests {
         assert!(cache.fill(&key("two"), Identity::new()).is_none());
 
         host_os::set_permission_bits(&opened, 0o755).unwrap();
+        assert!(cache.find(&key("one")).is_some());
         assert!(cache.fill(&key("two"), Identity::new()).is_some());
     }
 }

@@ -154,6 +154,16 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+impl Manifest {
+    /// What the snapshot in the folder at `path` says of itself; nothing else of it is looked at.
+    ///
+    /// # Errors
+    /// A manifest that is not there, or impossible.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        Self::parse(&read_capped(&path.join(MANIFEST), MAX_MANIFEST)?)
+    }
+}
+
 /// A snapshot that was opened and whose units are whole.
 pub struct Snapshot {
     folder: PathBuf,
@@ -168,8 +178,7 @@ impl Snapshot {
     /// # Errors
     /// Whatever is wrong with it.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let text = read_capped(&path.join(MANIFEST), MAX_MANIFEST)?;
-        let manifest = Manifest::parse(&text)?;
+        let manifest = Manifest::read(path)?;
         let len = manifest.units_len();
         let units = read_capped(&path.join(UNITS), len)?;
         if units.len() as u64 != len {

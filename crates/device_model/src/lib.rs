@@ -16,4 +16,6 @@ pub use bus::{Bus, BusError, SharedDevice, lock};
 pub use clock::VmClock;
 pub use device::{ConcurrentDevice, Device, MmioDevice, MmioRange, PortDevice, PortRange};
 pub use first_time::FirstTime;
+/// What a device's thread sleeps on, and what a hypervisor can set without this process.
+pub use host_os::Event;
 pub use interrupt::{InterruptLine, LineTarget, MsiMessage, MsiSink};

@@ -11,6 +11,7 @@ pub mod boot;
 mod config;
 mod devices;
 mod dispatch;
+mod doorbells;
 mod error;
 pub mod layout;
 mod machine;

@@ -162,6 +162,7 @@ impl Parts {
         let wires = Wires {
             memory: memory.clone(),
             interrupts,
+            direct_doorbells: hypervisor.capabilities().doorbells.then(|| vm.clone()),
             power: Arc::new(end.clone()),
         };
         let (bus, devices) = wire(&wires, &ioapic, backends)?;

@@ -11,6 +11,7 @@ use chipset::rtc::Rtc;
 use chipset::uart::Uart;
 use device_model::{Bus, Device, InterruptLine, MmioRange, MsiSink, SharedDevice};
 use guest_memory::GuestMemory;
+use hypervisor::Vm;
 use virtio::VirtioDevice;
 use virtio::console::{Console, Port, Size};
 use virtio::fs::Fs;
@@ -19,6 +20,7 @@ use virtio::rng::Rng;
 
 use crate::config::{FileSystem, SerialPort};
 use crate::devices::Devices;
+use crate::doorbells::DirectDoorbells;
 use crate::{Backends, Error, layout};
 
 /// Size of the kernel's console before anybody asks for another.
@@ -36,6 +38,8 @@ pub(crate) const POWER: PowerRegisters = PowerRegisters {
 pub(crate) struct Wires {
     pub(crate) memory: GuestMemory,
     pub(crate) interrupts: Arc<dyn MsiSink>,
+    /// Where doorbells can be rung without an exit.
+    pub(crate) direct_doorbells: Option<Arc<dyn Vm>>,
     pub(crate) power: Arc<dyn PowerControl>,
 }
 
@@ -99,8 +103,11 @@ struct PciSlots {
 
 impl PciSlots {
     fn add(&mut self, wires: &Wires, name: &str, device: Box<dyn VirtioDevice>) -> Result<(), Error> {
-        let function = VirtioPci::new(name, device, wires.memory.clone(), wires.interrupts.clone())
+        let mut function = VirtioPci::new(name, device, wires.memory.clone(), wires.interrupts.clone())
             .map_err(|error| refused(name, &error))?;
+        if let Some(vm) = &wires.direct_doorbells {
+            function.observe_doorbells(Arc::new(DirectDoorbells::new(vm)));
+        }
         let function = shared(function);
         // Slot 0 has the bridge; the bus refuses what is past the last slot.
         let slot = u8::try_from(self.functions.len() + 1).unwrap_or(u8::MAX);

@@ -55,6 +55,9 @@ pub enum Error {
     /// A device thread failed with requests in its hands, or with a whole queue.
     #[error("requests of virtqueue {0} are lost, as a device thread failed")]
     Lost(u16),
+    /// The host has no more events.
+    #[error("no event for a virtio device")]
+    Event(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The host service behind a device failed.
     #[error("{service} failed")]
     Service {

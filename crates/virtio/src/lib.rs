@@ -30,4 +30,4 @@ pub mod rng;
 
 pub use device::{Activated, ActiveQueue, DeviceType, VirtioDevice};
 pub use error::Error;
-pub use transport::{Doorbell, DoorbellAddress, Interrupt, mmio, pci};
+pub use transport::{Doorbell, DoorbellAddress, DoorbellObserver, Interrupt, mmio, pci};

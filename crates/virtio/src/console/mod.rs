@@ -87,7 +87,7 @@ impl Console {
                 max: protocol::MAX_PORTS,
             });
         }
-        let signals = Signals::default();
+        let signals = Signals::new()?;
         let ports: Arc<[HostPort]> = ports.into_iter().map(|port| connect(port, &signals)).collect();
         Ok(Self {
             state: State::new(ports.len()),
@@ -164,8 +164,7 @@ impl VirtioDevice for Console {
 
     fn activate(&mut self, activated: Activated) -> Result<(), Error> {
         for queue in &activated.queues {
-            let wake = self.signals.clone();
-            queue.doorbell.connect(move || wake.raise(worker::WORK));
+            self.signals.answer(&queue.doorbell, worker::WORK);
         }
         // The driver may have made requests available before, and streams may have something to say.
         self.signals.restart();

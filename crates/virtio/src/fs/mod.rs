@@ -65,7 +65,7 @@ impl VirtioDevice for Fs {
                 activated.take(index)?,
                 self.service.clone(),
                 activated.interrupt.clone(),
-            );
+            )?;
             let threads = match index {
                 protocol::HIGH_PRIORITY_QUEUE => 1,
                 _ => protocol::THREADS_PER_REQUEST_QUEUE,

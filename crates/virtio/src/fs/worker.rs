@@ -17,13 +17,17 @@ pub(super) struct RequestQueue {
 }
 
 impl RequestQueue {
-    pub(super) fn new(queue: ActiveQueue, service: Arc<dyn FileService>, interrupt: Interrupt) -> Self {
-        Self {
+    pub(super) fn new(
+        queue: ActiveQueue,
+        service: Arc<dyn FileService>,
+        interrupt: Interrupt,
+    ) -> Result<Self, Error> {
+        Ok(Self {
             queue: Mutex::new(queue),
             service,
             interrupt,
-            signals: Signals::default(),
-        }
+            signals: Signals::new()?,
+        })
     }
 
     fn run(&self) {
@@ -78,10 +82,9 @@ impl Serving {
     pub(super) fn start(queue: RequestQueue, threads: usize) -> Result<Self, Error> {
         let queue = Arc::new(queue);
         let signals = queue.signals.clone();
-        let wake = signals.clone();
         let name = {
             let queue = queue.lock();
-            queue.doorbell.connect(move || wake.raise(1));
+            signals.answer(&queue.doorbell, 1);
             format!("virtio-fs-{}", queue.index)
         };
         // The driver may have made requests available before the doorbell had a listener.

@@ -44,9 +44,8 @@ impl VirtioDevice for Rng {
 
     fn activate(&mut self, mut activated: Activated) -> Result<(), Error> {
         let queue = activated.take(protocol::REQUEST_QUEUE)?;
-        let signals = Signals::default();
-        let wake = signals.clone();
-        queue.doorbell.connect(move || wake.raise(1));
+        let signals = Signals::new()?;
+        signals.answer(&queue.doorbell, 1);
         signals.raise(1);
         let server = worker::Server {
             queue,

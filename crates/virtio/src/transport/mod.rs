@@ -12,7 +12,7 @@ mod tests;
 
 #[cfg(test)]
 pub(crate) use notify::InterruptSink;
-pub use notify::{Doorbell, Interrupt};
+pub use notify::{Doorbell, DoorbellObserver, Interrupt};
 
 /// Where a driver rings one queue's doorbell: a store of the queue's index, as 16 or 32 bits, to `gpa`.
 #[derive(Clone)]

@@ -3,13 +3,20 @@
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use device_model::FirstTime;
+use device_model::{Event, FirstTime};
 use virtio_bindings::virtio_config::{VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_NEEDS_RESET};
 
+use super::DoorbellAddress;
 use crate::Error;
 
-/// What is called when a doorbell rings.
-type Listener = Arc<dyn Fn() + Send + Sync>;
+/// Who answers a doorbell.
+#[derive(Clone)]
+struct Listener {
+    /// Called when it rings.
+    answer: Arc<dyn Fn() + Send + Sync>,
+    /// Setting it rings too.
+    event: Event,
+}
 
 /// Wakes the device for one queue. It lives as long as the device, so whoever rings it from elsewhere than
 /// the register, such as an event of the hypervisor, may keep it. It rings into the void while the device
@@ -28,13 +35,20 @@ impl Doorbell {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         if let Some(listener) = listener {
-            listener();
+            (listener.answer)();
         }
     }
 
-    /// Says who answers. A device calls it in `activate`, for the queues it listens to.
-    pub fn connect(&self, listener: impl Fn() + Send + Sync + 'static) {
-        self.set(Some(Arc::new(listener)));
+    /// What rings it when set, such as by a hypervisor; `None` while the device does not work.
+    pub fn event(&self) -> Option<Event> {
+        let listener = self.listener.read().unwrap_or_else(PoisonError::into_inner);
+        listener.as_ref().map(|listener| listener.event.clone())
+    }
+
+    /// Says who answers, and what wakes him likewise. A device calls it in `activate`, for the queues it listens to.
+    pub fn connect(&self, event: Event, answer: impl Fn() + Send + Sync + 'static) {
+        let answer = Arc::new(answer);
+        self.set(Some(Listener { answer, event }));
     }
 
     /// Lets the doorbell ring into the void.
@@ -45,6 +59,12 @@ impl Doorbell {
     fn set(&self, listener: Option<Listener>) {
         *self.listener.write().unwrap_or_else(PoisonError::into_inner) = listener;
     }
+}
+
+/// Who wants to know where doorbells hang, such as to let a hypervisor ring them.
+pub trait DoorbellObserver: Send + Sync {
+    /// From now on these doorbells have somebody to answer them, and no others. Called with the device's lock held.
+    fn doorbells_changed(&self, doorbells: &[DoorbellAddress]);
 }
 
 /// How a shell interrupts its driver.

@@ -8,10 +8,10 @@ use device_model::{Device, MsiSink};
 use guest_memory::GuestMemory;
 use saved_state::{Unit, require};
 
-use super::DoorbellAddress;
 use super::core::{Core, Ring};
 use super::notify::InterruptSink;
 use super::saved::{self, SavedPci};
+use super::{DoorbellAddress, DoorbellObserver};
 use crate::{DeviceType, Error, VirtioDevice};
 
 /// 4.1.2.1.
@@ -63,6 +63,7 @@ pub struct VirtioPci {
     interrupts: Arc<PciInterrupts>,
     /// Where the capability that reaches the BAR through configuration space lies (4.1.4.9).
     access_capability: u16,
+    doorbell_observer: Option<Arc<dyn DoorbellObserver>>,
 }
 
 impl VirtioPci {
@@ -108,7 +109,22 @@ impl VirtioPci {
             core: Core::new(device, memory, interrupts.clone()),
             interrupts,
             access_capability,
+            doorbell_observer: None,
         })
+    }
+
+    /// Tells `observer` from now on where the doorbells are that have somebody to answer them.
+    pub fn observe_doorbells(&mut self, observer: Arc<dyn DoorbellObserver>) {
+        self.doorbell_observer = Some(observer);
+        self.tell_doorbells();
+    }
+
+    fn tell_doorbells(&self) {
+        if let Some(observer) = &self.doorbell_observer {
+            let mut doorbells = self.doorbells();
+            doorbells.retain(|address| address.doorbell.event().is_some());
+            observer.doorbells_changed(&doorbells);
+        }
     }
 
     /// The doorbells where they are now; none while the BAR does not decode.
@@ -133,6 +149,7 @@ impl VirtioPci {
     fn reset_device(&mut self) {
         self.core.reset();
         self.interrupts.reset();
+        self.tell_doorbells();
     }
 
     fn common_read(&mut self, offset: u64, data: &mut [u8]) {
@@ -176,7 +193,10 @@ impl VirtioPci {
                 .interrupts
                 .set_vector(&self.interrupts.config_vector, value as u16),
             (0x14, 1) if value == 0 => self.reset_device(),
-            (0x14, 1) => self.core.set_status(value as u8),
+            (0x14, 1) => {
+                self.core.set_status(value as u8);
+                self.tell_doorbells();
+            }
             (0x16, 2) => self.core.queue_select = value as u16,
             (0x18, 2) => self.core.set_queue_size(value as u16),
             (0x1a, 2) => {
@@ -220,6 +240,7 @@ impl Device for VirtioPci {
         self.reset_device();
         self.config.reset();
         self.interrupts.msix.reset();
+        self.tell_doorbells();
     }
 
     fn pause(&mut self) {
@@ -228,6 +249,7 @@ impl Device for VirtioPci {
 
     fn resume(&mut self) {
         self.core.resume();
+        self.tell_doorbells();
     }
 
     fn save(&self) -> Unit {
@@ -275,8 +297,12 @@ impl PciFunction for VirtioPci {
             }
             return;
         }
+        let before = self.config.bars();
         self.config.write(register, value, byte_enable);
         self.interrupts.msix.config_written(&self.config);
+        if self.config.bars() != before {
+            self.tell_doorbells();
+        }
     }
 
     fn bars(&self) -> Vec<BarWindow> {

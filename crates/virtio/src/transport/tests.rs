@@ -1,7 +1,8 @@
+use device_model::Device;
 use device_model::pci::PciFunction;
 use proptest::prelude::*;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use device_backends::{Entropy, FileService, ReplySink, RequestSource, byte_pipe};
 use guest_memory::{Bytes, GuestAddress};
@@ -10,7 +11,7 @@ use crate::console::{Console, Port, Size};
 use crate::fs::Fs;
 use crate::rng::Rng;
 use crate::testing::{BUFFERS, Bus, Driver, EVENT_INDEX, RAM_LEN, Ring, Shell, VERSION_1};
-use crate::{Activated, ActiveQueue, DeviceType, Error, VirtioDevice};
+use crate::{Activated, ActiveQueue, DeviceType, DoorbellAddress, DoorbellObserver, Error, VirtioDevice};
 
 pub(super) struct Zeros;
 
@@ -227,6 +228,41 @@ fn doorbells_are_where_the_driver_rings() {
     driver.rings[1].send(&[b"rung from elsewhere"], &[32]);
     doorbells[1].doorbell.notify();
     assert_eq!(driver.wait(1).1, b"rung from elsewhere");
+    driver.rings[1].send(&[b"rung by a hypervisor"], &[32]);
+    doorbells[1].doorbell.event().unwrap().signal();
+    assert_eq!(driver.wait(1).1, b"rung by a hypervisor");
+}
+
+/// Remembers how often it was told, and of which addresses last.
+#[derive(Default)]
+struct Told(Mutex<Vec<Vec<u64>>>);
+
+impl DoorbellObserver for Told {
+    fn doorbells_changed(&self, doorbells: &[DoorbellAddress]) {
+        let addresses = doorbells.iter().map(|doorbell| doorbell.gpa).collect();
+        self.0.lock().unwrap().push(addresses);
+    }
+}
+
+#[test]
+fn observer_learns_of_doorbells_that_move_and_fall_silent() {
+    let mut driver = Driver::start(Bus::Pci, Fs::new("tag", Arc::new(Echo), 1).unwrap(), 0);
+    let Shell::Pci { device, structures } = &mut driver.shell else {
+        unreachable!("PCI was asked for")
+    };
+    let told = Arc::new(Told::default());
+    let at = |base: u64| [0, 4].map(|offset| base + structures.notify + offset).to_vec();
+
+    device.observe_doorbells(told.clone());
+    device.config_write(0x10, 0xe100_0000, 0xf);
+    device.config_write(0x04, 0, 0x3);
+    device.config_write(0x04, 2, 0x3);
+    device.reset();
+
+    let expected = vec![at(0xe000_0000), at(0xe100_0000), vec![], at(0xe100_0000), vec![]];
+    let mut told = told.0.lock().unwrap().clone();
+    told.dedup();
+    assert_eq!(told, expected);
 }
 
 #[test]

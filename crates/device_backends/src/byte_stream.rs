@@ -171,6 +171,11 @@ impl HostEnd {
         true
     }
 
+    /// What was written and the device has not taken yet. It stays.
+    pub fn untaken(&self) -> Vec<u8> {
+        self.side.0.lock().to_guest.iter().copied().collect()
+    }
+
     /// Reads without waiting; returns how many bytes.
     pub fn read_available(&self, bytes: &mut [u8]) -> usize {
         self.side.0.take(bytes)
@@ -248,6 +253,15 @@ mod tests {
         let mut from_host = [0; 8];
         assert_eq!((&from_guest, device.read(&mut from_host)), (b"abc", 3));
         assert_eq!(&from_host[..3], b"xyz");
+    }
+
+    #[test]
+    fn untaken_bytes_are_those_the_device_has_not_read() {
+        let (device, mut host) = byte_pipe(8);
+        host.write_all(b"abcd").unwrap();
+        device.read(&mut [0; 2]);
+        assert_eq!(host.untaken(), b"cd");
+        assert_eq!(device.read(&mut [0; 8]), 2);
     }
 
     #[test]

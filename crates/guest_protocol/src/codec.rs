@@ -83,6 +83,11 @@ impl<M: Message> Decoder<M> {
         self.taken == self.buffer.len()
     }
 
+    /// What was pushed and is no whole frame yet, if all whole ones were taken.
+    pub fn rest(&self) -> &[u8] {
+        &self.buffer[self.taken..]
+    }
+
     /// The next whole frame, or `None` until more bytes are pushed.
     ///
     /// # Errors

@@ -17,6 +17,11 @@ impl SendCredit {
         }
     }
 
+    /// The credit of a stream of which this much is left, as [`SendCredit::available`] said; `None` past [`MAX_CREDIT`].
+    pub fn resumed(available: u32) -> Option<Self> {
+        (available <= MAX_CREDIT).then_some(Self { available })
+    }
+
     /// Bytes that may be sent now.
     pub const fn available(&self) -> u32 {
         self.available
@@ -58,6 +63,23 @@ impl ReceiveCredit {
             outstanding: INITIAL_CREDIT,
             owed: 0,
         }
+    }
+
+    /// The credit of a stream that goes on, from [`ReceiveCredit::outstanding`] and [`ReceiveCredit::owed`]; `None`
+    /// past [`MAX_CREDIT`].
+    pub fn resumed(outstanding: u32, owed: u32) -> Option<Self> {
+        let known = outstanding <= MAX_CREDIT && owed <= MAX_CREDIT;
+        known.then_some(Self { outstanding, owed })
+    }
+
+    /// What was granted and has not arrived.
+    pub const fn outstanding(&self) -> u32 {
+        self.outstanding
+    }
+
+    /// What was passed on and not granted anew yet.
+    pub const fn owed(&self) -> u32 {
+        self.owed
     }
 
     /// Counts `len` bytes that arrived; [`Error::CreditExceeded`] where the sender had no credit for them.
@@ -114,6 +136,21 @@ mod tests {
 
         assert_eq!(credit.received(INITIAL_CREDIT as usize), Ok(()));
         assert_eq!(credit.received(1), Err(Error::CreditExceeded));
+    }
+
+    #[test]
+    fn resumed_credit_is_what_it_was_and_never_past_the_maximum() {
+        let mut sent = SendCredit::new();
+        sent.take(5);
+        let mut received = ReceiveCredit::new();
+        received.received(7).unwrap();
+        received.consumed(7);
+
+        assert_eq!(SendCredit::resumed(sent.available()), Some(sent));
+        let again = ReceiveCredit::resumed(received.outstanding(), received.owed());
+        assert_eq!(again, Some(received));
+        assert_eq!(SendCredit::resumed(MAX_CREDIT + 1), None);
+        assert_eq!(ReceiveCredit::resumed(0, MAX_CREDIT + 1), None);
     }
 
     #[test]

@@ -5,10 +5,11 @@
 
 mod files;
 mod process;
+mod saved;
 mod streams;
 
 use std::collections::{HashMap, HashSet};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -37,6 +38,8 @@ pub struct Session {
 
 struct Shared {
     writer: Mutex<HostEnd>,
+    /// Held by who reads the channel; whoever wants the writer as well takes that first.
+    decoding: Mutex<Decoding>,
     next_id: AtomicU32,
     table: Mutex<Table>,
     /// A file request was answered, or the channel is gone.
@@ -64,9 +67,42 @@ impl Table {
     }
 }
 
+/// What is known of frames that come in.
+#[derive(Default)]
+struct Decoding {
+    decoder: Decoder<ToHost>,
+}
+
+impl Decoding {
+    /// Takes all that has come, and hands it on.
+    fn take_in(&mut self, channel: &HostEnd, shared: &Shared, hello: &dyn Fn(Hello)) -> Result<(), String> {
+        let mut bytes = [0; 16 << 10];
+        while let count @ 1.. = channel.read_available(&mut bytes) {
+            self.decoder.push(&bytes[..count]);
+            dispatch_all(&mut self.decoder, shared, hello)?;
+        }
+        Ok(())
+    }
+}
+
+/// What these locks guard is meaningful at every step, so poisoning does no harm.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Shared {
+    fn new(channel: HostEnd, next_id: u32, decoding: Decoding) -> Self {
+        Self {
+            writer: Mutex::new(channel),
+            decoding: Mutex::new(decoding),
+            next_id: AtomicU32::new(next_id),
+            table: Mutex::default(),
+            file_answered: Condvar::new(),
+        }
+    }
+
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.table)
     }
 
     /// Writes one frame whole.
@@ -74,7 +110,7 @@ impl Shared {
         let bytes = Frame { id, message }
             .to_bytes()
             .map_err(|error| Error::Request(error.to_string()))?;
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writer = lock(&self.writer);
         writer.write_all(&bytes).map_err(|_| self.gone())
     }
 
@@ -138,7 +174,8 @@ impl Session {
         deadline: Duration,
         give_up: &dyn Fn() -> Result<()>,
     ) -> Result<(Self, Hello)> {
-        let (session, hello) = Self::serve(channel)?;
+        let shared = Arc::new(Shared::new(channel.clone(), 1, Decoding::default()));
+        let (session, hello) = Self::serve(channel, shared)?;
         let hello = wait_for_hello(&hello, deadline, give_up)?;
         Ok((session, hello))
     }
@@ -148,17 +185,12 @@ impl Session {
     /// # Errors
     /// The host gives no thread.
     pub(crate) fn reopen(channel: HostEnd) -> Result<Self> {
-        Ok(Self::serve(channel)?.0)
+        let shared = Arc::new(Shared::new(channel.clone(), 1, Decoding::default()));
+        Ok(Self::serve(channel, shared)?.0)
     }
 
-    fn serve(channel: HostEnd) -> Result<(Self, Receiver<Hello>)> {
+    fn serve(channel: HostEnd, shared: Arc<Shared>) -> Result<(Self, Receiver<Hello>)> {
         let (hello_sender, hello) = mpsc::sync_channel(1);
-        let shared = Arc::new(Shared {
-            writer: Mutex::new(channel.clone()),
-            next_id: AtomicU32::new(1),
-            table: Mutex::default(),
-            file_answered: Condvar::new(),
-        });
         let reader = shared.clone();
         thread::Builder::new()
             .name("control".to_owned())
@@ -241,15 +273,14 @@ fn wait_for_hello(
 }
 
 /// Reads until the channel ends or the guest breaks the protocol.
-fn read_channel(mut channel: HostEnd, shared: &Shared, hello: &SyncSender<Hello>) {
-    let mut decoder = Decoder::<ToHost>::new();
-    let mut bytes = vec![0; 64 << 10];
+fn read_channel(channel: HostEnd, shared: &Shared, hello: &SyncSender<Hello>) {
+    // Only the first greeting finds somebody who waits for it.
+    let hello = |greeting| drop(hello.try_send(greeting));
     let reason = loop {
-        match channel.read(&mut bytes) {
-            Ok(0) | Err(_) => break "the machine has ended".to_owned(),
-            Ok(count) => decoder.push(&bytes[..count]),
+        if !channel.wait_readable() {
+            break "the machine has ended".to_owned();
         }
-        if let Err(reason) = dispatch_all(&mut decoder, shared, hello) {
+        if let Err(reason) = lock(&shared.decoding).take_in(&channel, shared, &hello) {
             break format!("it broke the control protocol: {reason}");
         }
     };
@@ -257,15 +288,10 @@ fn read_channel(mut channel: HostEnd, shared: &Shared, hello: &SyncSender<Hello>
     channel.shutdown();
 }
 
-fn dispatch_all(
-    decoder: &mut Decoder<ToHost>,
-    shared: &Shared,
-    hello: &SyncSender<Hello>,
-) -> Result<(), String> {
+fn dispatch_all(decoder: &mut Decoder<ToHost>, shared: &Shared, hello: &dyn Fn(Hello)) -> Result<(), String> {
     while let Some(Frame { id, message }) = decoder.next_frame().map_err(|error| error.to_string())? {
         match message {
-            // Only the first greeting finds somebody who waits for it.
-            ToHost::Hello(greeting) => drop(hello.try_send(greeting)),
+            ToHost::Hello(greeting) => hello(greeting),
             ToHost::Mark(mark) => debug!(ns = mark.ns, name = mark.name, "guest timeline"),
             ToHost::Done
             | ToHost::Failed(_)

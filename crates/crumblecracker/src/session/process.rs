@@ -5,6 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use guest_protocol::{Exec, ExecFailure, Exited, Stdio, Stream, ToGuest, ToHost, WindowSize};
 
+use super::saved::SavedProcess;
 use super::streams::{InputGate, OutputQueue};
 use super::{ProcessInput, ProcessOutput, Session, Shared};
 use crate::{Result, Timeline};
@@ -50,6 +51,8 @@ impl End {
 /// What the reading thread holds of a process.
 pub(super) struct ProcessEntry {
     started: SyncSender<std::result::Result<u32, ExecFailure>>,
+    /// Its number in the guest, once it runs.
+    pid: Option<u32>,
     end: Arc<End>,
     input: Option<Arc<InputGate>>,
     outputs: Vec<(Stream, Arc<OutputQueue>)>,
@@ -62,7 +65,37 @@ pub(super) struct ProcessEntry {
 }
 
 impl ProcessEntry {
-    fn output(&self, stream: Stream) -> Option<&Arc<OutputQueue>> {
+    /// Its number in the guest, while it runs.
+    pub(super) fn running(&self) -> Option<u32> {
+        self.pid.filter(|_| self.exited.is_none())
+    }
+
+    pub(super) fn input(&self) -> Option<&Arc<InputGate>> {
+        self.input.as_ref()
+    }
+
+    /// What was saved of a process that runs, and its user's view of it.
+    pub(super) fn resume(
+        session: &Arc<Shared>,
+        saved: SavedProcess,
+        timeline: &Timeline,
+    ) -> std::result::Result<(Self, Process), saved_state::Error> {
+        let input = saved.input.map(|input| input.gate()).transpose()?;
+        let mut outputs = Vec::new();
+        for (stream, output) in [(Stream::Stdout, saved.stdout), (Stream::Stderr, saved.stderr)] {
+            if let Some(output) = output {
+                outputs.push((stream, Arc::new(output.queue()?)));
+            }
+        }
+        let (mut entry, process) = pair(session, saved.id, input.map(Arc::new), outputs, timeline);
+        entry.pid = Some(saved.pid);
+        entry.has_written = true;
+        // Its user's end is here still.
+        let _ = entry.started.try_send(Ok(saved.pid));
+        Ok((entry, process))
+    }
+
+    pub(super) fn output(&self, stream: Stream) -> Option<&Arc<OutputQueue>> {
         self.outputs
             .iter()
             .find(|(name, _)| *name == stream)
@@ -74,6 +107,7 @@ impl ProcessEntry {
         match message {
             ToHost::Started(pid) => {
                 self.timeline.mark("command runs");
+                self.pid = Some(pid);
                 let _ = self.started.try_send(Ok(pid));
             }
             ToHost::ExecFailed(failure) => {
@@ -272,19 +306,7 @@ impl Session {
             .flatten()
             .collect();
         let input = stdin.then(Arc::<InputGate>::default);
-        let end = Arc::<End>::default();
-        let (started_sender, started) = mpsc::sync_channel(1);
-        let entry = ProcessEntry {
-            started: started_sender,
-            end: end.clone(),
-            input: input.clone(),
-            open_outputs: outputs.len(),
-            outputs: outputs.clone(),
-            undrained: Vec::new(),
-            exited: None,
-            timeline: timeline.clone(),
-            has_written: false,
-        };
+        let (entry, process) = pair(&self.shared, id, input, outputs, timeline);
         {
             let mut table = self.shared.table();
             if table.closed.is_some() {
@@ -297,32 +319,56 @@ impl Session {
             self.shared.table().processes.remove(&id);
             return Err(error);
         }
-        let reader = |wanted: Stream| {
-            let queue = outputs
-                .iter()
-                .find(|(stream, _)| *stream == wanted)
-                .map(|(_, queue)| queue.clone())?;
-            Some(ProcessOutput {
-                queue,
-                session: self.shared.clone(),
-                id,
-                stream: wanted,
-            })
-        };
-        Ok(Process {
-            stdin: input.map(|gate| ProcessInput {
-                gate,
-                session: self.shared.clone(),
-                id,
-            }),
-            stdout: reader(Stream::Stdout),
-            stderr: reader(Stream::Stderr),
-            control: ProcessControl {
-                session: self.shared.clone(),
-                id,
-            },
-            end,
-            started,
-        })
+        Ok(process)
     }
+}
+
+/// The two views of process `id`: the reading thread's and its user's.
+fn pair(
+    session: &Arc<Shared>,
+    id: u32,
+    input: Option<Arc<InputGate>>,
+    outputs: Vec<(Stream, Arc<OutputQueue>)>,
+    timeline: &Timeline,
+) -> (ProcessEntry, Process) {
+    let end = Arc::<End>::default();
+    let (started_sender, started) = mpsc::sync_channel(1);
+    let reader = |wanted: Stream| {
+        let mut queues = outputs.iter();
+        let (_, queue) = queues.find(|(stream, _)| *stream == wanted)?;
+        Some(ProcessOutput {
+            queue: queue.clone(),
+            session: session.clone(),
+            id,
+            stream: wanted,
+        })
+    };
+    let process = Process {
+        stdin: input.clone().map(|gate| ProcessInput {
+            gate,
+            session: session.clone(),
+            id,
+        }),
+        stdout: reader(Stream::Stdout),
+        stderr: reader(Stream::Stderr),
+        control: ProcessControl {
+            session: session.clone(),
+            id,
+        },
+        end: end.clone(),
+        started,
+    };
+    let entry = ProcessEntry {
+        started: started_sender,
+        pid: None,
+        end,
+        input,
+        open_outputs: outputs.len(),
+        outputs,
+        undrained: Vec::new(),
+        exited: None,
+        timeline: timeline.clone(),
+        has_written: false,
+    };
+    (entry, process)
 }

@@ -2,15 +2,12 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use guest_protocol::{ReceiveCredit, SendCredit, Stream, ToGuest, wire};
 
-use super::Shared;
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use super::saved::{SavedInput, SavedOutput};
+use super::{Shared, lock};
 
 /// Bytes of one output on their way to a reader.
 #[derive(Default)]
@@ -23,11 +20,38 @@ pub(super) struct OutputQueue {
 struct OutputState {
     bytes: VecDeque<u8>,
     credit: ReceiveCredit,
+    /// Granted, and on its way to the channel.
+    granting: u32,
     ended: bool,
     reader_gone: bool,
 }
 
 impl OutputQueue {
+    /// One that goes on with `bytes` that nobody has read yet.
+    pub(super) fn resumed(bytes: Vec<u8>, credit: ReceiveCredit, ended: bool) -> Self {
+        let state = OutputState {
+            bytes: bytes.into(),
+            credit,
+            ended,
+            ..OutputState::default()
+        };
+        Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        }
+    }
+
+    pub(super) fn save(&self) -> SavedOutput {
+        let state = lock(&self.state);
+        // What did not reach the channel is still to be granted.
+        SavedOutput {
+            bytes: state.bytes.iter().copied().collect(),
+            outstanding: state.credit.outstanding().saturating_sub(state.granting),
+            owed: state.credit.owed() + state.granting,
+            ended: state.ended,
+        }
+    }
+
     /// Takes what the guest sent.
     pub(super) fn push(&self, bytes: &[u8]) -> Result<(), String> {
         let mut state = lock(&self.state);
@@ -70,10 +94,12 @@ impl Read for ProcessOutput {
         }
         let count = state.bytes.read(bytes)?;
         let due = state.credit.consumed(count).filter(|_| !state.ended);
-        drop(state);
         if let Some(due) = due {
+            state.granting = due;
+            drop(state);
             // A guest that is gone needs no credit; the end of the stream says so to the reader.
             let _ = self.session.send(self.id, ToGuest::Credit(self.stream, due));
+            lock(&self.queue.state).granting = 0;
         }
         Ok(count)
     }
@@ -103,10 +129,33 @@ pub(super) struct InputGate {
 #[derive(Default)]
 struct InputState {
     credit: SendCredit,
+    /// Taken for bytes that are on their way to the channel.
+    sending: u32,
     closed: bool,
 }
 
 impl InputGate {
+    pub(super) fn resumed(credit: SendCredit, closed: bool) -> Self {
+        let state = InputState {
+            credit,
+            closed,
+            ..InputState::default()
+        };
+        Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        }
+    }
+
+    pub(super) fn save(&self) -> SavedInput {
+        let state = lock(&self.state);
+        // What did not reach the channel took no credit from the guest.
+        SavedInput {
+            credit: state.credit.available() + state.sending,
+            closed: state.closed,
+        }
+    }
+
     pub(super) fn grant(&self, bytes: u32) -> Result<(), String> {
         lock(&self.state)
             .credit
@@ -131,9 +180,17 @@ impl InputGate {
             }
             match state.credit.take(wanted) {
                 0 => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-                granted => return Some(granted),
+                granted => {
+                    // At most the credit, which fits.
+                    state.sending = granted as u32;
+                    return Some(granted);
+                }
             }
         }
+    }
+
+    fn sent(&self) {
+        lock(&self.state).sending = 0;
     }
 }
 
@@ -152,7 +209,9 @@ impl Write for ProcessInput {
         let wanted = bytes.len().min(wire::MAX_DATA);
         let granted = self.gate.take(wanted).ok_or(io::ErrorKind::BrokenPipe)?;
         let data = ToGuest::Data(Stream::Stdin, bytes[..granted].to_vec());
-        self.session.send(self.id, data).map_err(io::Error::other)?;
+        let sent = self.session.send(self.id, data);
+        self.gate.sent();
+        sent.map_err(io::Error::other)?;
         Ok(granted)
     }
 

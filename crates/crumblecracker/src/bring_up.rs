@@ -29,7 +29,7 @@ use crate::snapshot_cache::{Filling, Key};
 use crate::{Error, InstanceOptions, KernelChoice, Library, Result};
 
 /// The unit with the guest program's greeting.
-const HELLO: &str = "session-hello";
+pub(crate) const HELLO: &str = "session-hello";
 const HELLO_SCHEMA: u16 = 1;
 
 /// A guest whose program answers and that has its name, its clock and its seed.
@@ -39,6 +39,8 @@ pub(crate) struct Guest {
     pub(crate) console: ConsoleLog,
     /// A snapshot on its way to the disk.
     pub(crate) keeping: Option<Keeping>,
+    /// What the guest program said of itself.
+    pub(crate) hello: Hello,
 }
 
 /// The thread that puts a snapshot into the cache. Dropping it waits for its end: a process that ends meanwhile would
@@ -57,7 +59,7 @@ impl Drop for Keeping {
 }
 
 /// A machine's ends on this side.
-struct Ends {
+pub(crate) struct Ends {
     control: HostEnd,
     consoles: Consoles,
 }
@@ -142,6 +144,7 @@ impl Guest {
             session,
             console,
             keeping,
+            hello,
         })
     }
 
@@ -152,10 +155,7 @@ impl Guest {
         file_systems: Vec<FileSystem>,
         options: &InstanceOptions,
     ) -> Result<Self> {
-        let hello = snapshot
-            .unit(HELLO)
-            .and_then(|unit| unit.decode::<SavedHello>(HELLO_SCHEMA))
-            .map_err(|error| error.in_unit(HELLO))?;
+        let hello = SavedHello::load(snapshot)?;
         let (backends, ends) = plug_all(hypervisor, file_systems);
         options.timeline.mark("snapshot opened");
         let machine = Machine::restore(config, snapshot, backends)?;
@@ -163,7 +163,7 @@ impl Guest {
         options.timeline.mark("guest runs, restored");
         let (console, control) = follow(ends, &machine, options)?;
         let session = Session::reopen(control)?;
-        let configured = session.configure(&hello.into(), configuration(options)?);
+        let configured = session.configure(&hello, configuration(options)?);
         configured.map_err(|error| match machine.wait(Some(Duration::ZERO)) {
             None => error,
             Some(outcome) => Error::BootEnded(PostMortem::new(Some(outcome), &console)),
@@ -174,6 +174,7 @@ impl Guest {
             session,
             console,
             keeping: None,
+            hello,
         })
     }
 }
@@ -198,7 +199,7 @@ fn key(
     Key::of(texts.into_iter().chain([&cpuid[..], initramfs]).chain(tags))
 }
 
-fn plug_all(hypervisor: Arc<dyn Hypervisor>, file_systems: Vec<FileSystem>) -> (Backends, Ends) {
+pub(crate) fn plug_all(hypervisor: Arc<dyn Hypervisor>, file_systems: Vec<FileSystem>) -> (Backends, Ends) {
     let (channel, control) = byte_pipe(PIPE_CAPACITY);
     let control_port = SerialPort {
         name: PORT_NAME.to_owned(),
@@ -209,7 +210,11 @@ fn plug_all(hypervisor: Arc<dyn Hypervisor>, file_systems: Vec<FileSystem>) -> (
 }
 
 /// Listens to the consoles, and closes the control channel when the machine ends.
-fn follow(ends: Ends, machine: &Machine, options: &InstanceOptions) -> Result<(ConsoleLog, HostEnd)> {
+pub(crate) fn follow(
+    ends: Ends,
+    machine: &Machine,
+    options: &InstanceOptions,
+) -> Result<(ConsoleLog, HostEnd)> {
     let console = ConsoleLog::default();
     console.follow(ends.consoles.serial, options.console.clone())?;
     console.follow(ends.consoles.virtio, options.console.clone())?;
@@ -229,9 +234,7 @@ fn capture(
     session.request(ToGuest::Ping)?;
     machine.pause()?;
     let captured = machine.capture(&mut filling.writer);
-    filling
-        .writer
-        .unit(HELLO, &Unit::new(HELLO_SCHEMA, &SavedHello::from(hello)));
+    filling.writer.unit(HELLO, &SavedHello::from(hello).unit());
     machine.resume()?;
     let keep = move || match filling.finish() {
         Ok(()) => debug!("the booted guest is in the cache"),
@@ -251,7 +254,7 @@ fn capture(
 
 record! {
     /// What the guest program says of itself.
-    struct SavedHello {
+    pub(crate) struct SavedHello {
         1 version_min: u16,
         2 version_max: u16,
         3 slots: u32,
@@ -259,6 +262,18 @@ record! {
         5 start_ns: u64,
         6 now_ns: u64,
         7 release: String,
+    }
+}
+
+impl SavedHello {
+    pub(crate) fn unit(&self) -> Unit {
+        Unit::new(HELLO_SCHEMA, self)
+    }
+
+    pub(crate) fn load(snapshot: &Snapshot) -> Result<Hello> {
+        let unit = snapshot.unit(HELLO);
+        let saved = unit.and_then(|unit| unit.decode::<Self>(HELLO_SCHEMA));
+        Ok(saved.map_err(|error| error.in_unit(HELLO))?.into())
     }
 }
 
@@ -351,7 +366,7 @@ fn greeted(
 }
 
 /// What makes this guest itself.
-fn configuration(options: &InstanceOptions) -> Result<Configure> {
+pub(crate) fn configuration(options: &InstanceOptions) -> Result<Configure> {
     let mut entropy = vec![0; 64];
     HostEntropy.fill(&mut entropy).map_err(|source| Error::Host {
         doing: "get random bytes",

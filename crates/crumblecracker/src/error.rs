@@ -59,6 +59,33 @@ pub enum Error {
         .0.display()
     )]
     ForeignCache(PathBuf),
+    /// No guest was put by under this name.
+    #[error("no guest was put by as {0}; `snapshot ls` lists them")]
+    NoSavedGuest(String),
+    /// A name under which no guest can be put by.
+    #[error(
+        "a guest cannot be put by as {0:?}: names have 1 to 64 letters, digits, `.`, `-` and `_`, and begin with one of the first two"
+    )]
+    SavedGuestName(String),
+    /// The name is taken.
+    #[error("a guest was put by as {0} already; remove it first, or choose another name")]
+    SavedGuestExists(String),
+    /// The image a guest ran from is not here.
+    #[error("the guest ran from the image {name} ({id}), which is not in the cache any more; pull it again")]
+    SavedGuestImage {
+        /// Its name.
+        name: String,
+        /// Its digest.
+        id: String,
+    },
+    /// The shares that are given are not those the guest had.
+    #[error("the guest cannot go on: {guest} {what}")]
+    SavedGuestShare {
+        /// Where in the guest.
+        guest: String,
+        /// What stands against it.
+        what: &'static str,
+    },
     /// A file tree for the guest cannot be made.
     #[error(transparent)]
     Vfs(#[from] vfs::Error),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use guest_protocol::{Exec, Mount, MountRoot, Shutdown, Stdio, ToGuest};
+use guest_protocol::{Exec, Hello, Mount, MountRoot, Shutdown, Stdio, ToGuest};
 use hypervisor::Hypervisor;
 use machine::{FileSystem, Machine};
 use oci::debian::Refresh;
@@ -23,7 +23,7 @@ use crate::{Error, Image, KernelChoice, Library, Profiler, Result, Timeline};
 /// The most that is read of an image's passwd and group.
 const ACCOUNTS_MAX: u64 = 4 << 20;
 /// virtio-fs tag of the root.
-const ROOT_TAG: &str = "root";
+pub(crate) const ROOT_TAG: &str = "root";
 
 /// A folder or file of the host inside the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,14 +103,35 @@ pub struct Command {
 
 /// A running guest. Dropping it ends it at once; [`Instance::shutdown`] lets it end in order.
 pub struct Instance {
-    machine: Machine,
-    session: Session,
-    image: Image,
-    accounts: Accounts,
-    console: ConsoleLog,
-    timeline: Timeline,
+    pub(crate) machine: Machine,
+    pub(crate) session: Session,
+    pub(crate) image: Image,
+    pub(crate) accounts: Accounts,
+    pub(crate) console: ConsoleLog,
+    pub(crate) timeline: Timeline,
     /// Ends after the machine.
-    keeping: Option<Keeping>,
+    pub(crate) keeping: Option<Keeping>,
+    /// What the guest program said of itself.
+    pub(crate) hello: Hello,
+    /// Its file systems, the root first.
+    pub(crate) served: Vec<Served>,
+    pub(crate) hostname: String,
+    pub(crate) shares: Vec<Share>,
+}
+
+/// A file system of a guest.
+pub(crate) struct Served {
+    pub(crate) tag: String,
+    pub(crate) server: Arc<Server>,
+}
+
+impl Served {
+    pub(crate) fn file_system(&self) -> FileSystem {
+        FileSystem {
+            tag: self.tag.clone(),
+            service: self.server.clone(),
+        }
+    }
 }
 
 impl Instance {
@@ -126,21 +147,20 @@ impl Instance {
         progress: &dyn oci::Progress,
     ) -> Result<Self> {
         let root = root_tree(image, &options.hostname)?;
-        let accounts = Accounts {
-            passwd: root.read_file("/etc/passwd", ACCOUNTS_MAX).unwrap_or_default(),
-            group: root.read_file("/etc/group", ACCOUNTS_MAX).unwrap_or_default(),
-        };
-        let mut file_systems = vec![FileSystem {
+        let accounts = accounts(&root);
+        let mut served = vec![Served {
             tag: ROOT_TAG.to_owned(),
-            service: Arc::new(Server::new(Arc::new(root))),
+            server: Arc::new(Server::new(Arc::new(root))),
         }];
         let (mounts, shares) = shares(&options.shares)?;
-        file_systems.extend(shares);
+        served.extend(shares);
+        let file_systems = served.iter().map(Served::file_system).collect();
         let Guest {
             machine,
             session,
             console,
             keeping,
+            hello,
         } = Guest::bring_up(library, hypervisor, file_systems, options, progress)?;
         session.request(ToGuest::MountRoot(MountRoot {
             tag: ROOT_TAG.into(),
@@ -158,6 +178,10 @@ impl Instance {
             console,
             timeline: options.timeline.clone(),
             keeping,
+            hello,
+            served,
+            hostname: options.hostname.clone(),
+            shares: options.shares.clone(),
         })
     }
 
@@ -250,7 +274,15 @@ impl Instance {
     }
 }
 
-fn root_tree(image: &Image, hostname: &str) -> Result<Overlay> {
+/// Who is who in the guest.
+pub(crate) fn accounts(root: &Overlay) -> Accounts {
+    Accounts {
+        passwd: root.read_file("/etc/passwd", ACCOUNTS_MAX).unwrap_or_default(),
+        group: root.read_file("/etc/group", ACCOUNTS_MAX).unwrap_or_default(),
+    }
+}
+
+pub(crate) fn root_tree(image: &Image, hostname: &str) -> Result<Overlay> {
     let tree = ImageTree::new(image.index()?);
     let root = Overlay::new(Arc::new(tree), &OverlayOptions::default())?;
     let hosts =
@@ -262,9 +294,9 @@ fn root_tree(image: &Image, hostname: &str) -> Result<Overlay> {
 }
 
 /// One virtio-fs device for each share. A single file is shared through the folder it is in.
-fn shares(shares: &[Share]) -> Result<(Vec<Mount>, Vec<FileSystem>)> {
+pub(crate) fn shares(shares: &[Share]) -> Result<(Vec<Mount>, Vec<Served>)> {
     let mut mounts = Vec::new();
-    let mut file_systems = Vec::new();
+    let mut served = Vec::new();
     for (index, share) in shares.iter().enumerate() {
         let host = share
             .host
@@ -284,9 +316,9 @@ fn shares(shares: &[Share]) -> Result<(Vec<Mount>, Vec<FileSystem>)> {
                 read_only: share.read_only,
             },
         )?;
-        file_systems.push(FileSystem {
+        served.push(Served {
             tag: tag.clone(),
-            service: Arc::new(Server::new(Arc::new(tree))),
+            server: Arc::new(Server::new(Arc::new(tree))),
         });
         mounts.push(Mount {
             tag: tag.into_bytes(),
@@ -295,7 +327,7 @@ fn shares(shares: &[Share]) -> Result<(Vec<Mount>, Vec<FileSystem>)> {
             read_only: share.read_only,
         });
     }
-    Ok((mounts, file_systems))
+    Ok((mounts, served))
 }
 
 /// Entrypoint and command as Docker combines them: a new entrypoint makes the image's command void.

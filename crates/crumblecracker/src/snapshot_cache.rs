@@ -35,9 +35,14 @@ pub struct SnapshotCache {
 
 /// What an entry is found by: a digest of everything that makes a booted guest what it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Key(String);
+pub(crate) struct Key(pub(crate) String);
 
 impl Key {
+    /// The key that is `name`, which must be the plain name of a folder.
+    pub(crate) fn named(name: &str) -> Self {
+        Self(name.to_owned())
+    }
+
     /// The digest of `parts`, each of which stands for itself: what is told apart has another key.
     pub(crate) fn of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let mut bytes = Vec::new();
@@ -65,14 +70,28 @@ pub struct CachedSnapshot {
 impl Library {
     /// The snapshots of booted guests.
     pub fn snapshot_cache(&self) -> SnapshotCache {
-        SnapshotCache {
-            folder: self.cache_folder().join("snapshots"),
-            limit: USUAL_LIMIT,
-        }
+        SnapshotCache::in_folder(self.cache_folder().join("snapshots"), USUAL_LIMIT)
     }
 }
 
 impl SnapshotCache {
+    /// The snapshots in `folder`, which together take at most `limit` bytes.
+    pub(crate) fn in_folder(folder: PathBuf, limit: u64) -> Self {
+        Self { folder, limit }
+    }
+
+    /// Whether no entry can have this name, as the folder's own files are called so.
+    pub(crate) fn uses(name: &str) -> bool {
+        [STAGING, REMOVED, LOCK]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+    }
+
+    /// Where an entry is, or would be.
+    pub(crate) fn path(&self, key: &Key) -> PathBuf {
+        self.folder.join(&key.0)
+    }
+
     /// The entry of that key, if it is whole.
     pub(crate) fn find(&self, key: &Key) -> Option<Snapshot> {
         let path = self.folder.join(&key.0);
@@ -114,7 +133,7 @@ impl SnapshotCache {
         }
     }
 
-    fn try_fill(&self, key: &Key, identity: Identity) -> Result<Option<Filling>> {
+    pub(crate) fn try_fill(&self, key: &Key, identity: Identity) -> Result<Option<Filling>> {
         fs::create_dir_all(&self.folder).map_err(Error::file("make", &self.folder))?;
         self.check_owner()?;
         let Some(lock) = self.lock(&key.0)? else {
@@ -148,7 +167,7 @@ impl SnapshotCache {
     }
 
     /// Snapshots are code: those that others could have put there are not run.
-    fn check_owner(&self) -> Result<()> {
+    pub(crate) fn check_owner(&self) -> Result<()> {
         let metadata = fs::symlink_metadata(&self.folder).map_err(Error::file("look at", &self.folder))?;
         match metadata.is_dir() && host_os::only_we_write(&metadata) {
             true => Ok(()),
@@ -223,10 +242,7 @@ impl SnapshotCache {
         for entry in listed {
             let entry = entry.map_err(Error::file("list", &self.folder))?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            if ![STAGING, REMOVED, LOCK]
-                .iter()
-                .any(|prefix| name.starts_with(prefix))
-            {
+            if !Self::uses(&name) {
                 names.push(name);
             }
         }
@@ -234,7 +250,7 @@ impl SnapshotCache {
     }
 
     /// Removes an entry whole: it is gone under its name at once. False where it was not there.
-    fn remove(&self, key: &str) -> Result<bool> {
+    pub(crate) fn remove(&self, key: &str) -> Result<bool> {
         let path = self.folder.join(key);
         let away = tempfile::Builder::new()
             .prefix(REMOVED)

@@ -58,6 +58,16 @@ impl MachineConfig {
 }
 
 impl Machine {
+    /// How this machine was made.
+    pub fn config(&self) -> &MachineConfig {
+        &self.parts.config
+    }
+
+    /// What a snapshot of this machine is called after.
+    pub fn identity(&self) -> Identity {
+        self.parts.config.identity(&*self.parts.hypervisor)
+    }
+
     /// Writes the state of this machine, which is paused, to a snapshot.
     ///
     /// # Errors

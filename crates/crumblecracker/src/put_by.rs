@@ -1,0 +1,278 @@
+//! Running guests put by and taken up: everything that an instance is beside its machine.
+//!
+//! Programs in the guest go on where they were: RAM, CPUs and devices are the machine's units; files they have open and
+//! what they changed are the file systems'; the streams of commands are the session's. No path of the host is
+//! inside: shares are found by where they are in the guest, and whoever takes the guest up says what they are.
+
+use std::sync::Arc;
+
+use hypervisor::Hypervisor;
+use machine::{Machine, MachineConfig};
+use saved_state::{Snapshot, Unit, record};
+use vfs::{Overlay, Server};
+
+use crate::bring_up::{self, SavedHello};
+use crate::instance::{self, ROOT_TAG, Served};
+use crate::saved_guests::SavedGuests;
+use crate::session::{Process, Session};
+use crate::snapshot_cache::Filling;
+use crate::{ConsoleSink, Error, Image, Instance, InstanceOptions, Library, PullOptions, PullPolicy};
+use crate::{Progress, Result, Share, Timeline};
+
+/// The unit of the instance itself, of its session, and what the units of file systems begin with.
+const INSTANCE: &str = "session-instance";
+const SESSION: &str = "session-channel";
+const FILE_SYSTEM: &str = "session-fs-";
+/// The file with the contents of files that were changed.
+const CONTENTS: &str = "files";
+const SCHEMA: u16 = 1;
+
+record! {
+    /// [`Instance`].
+    struct SavedInstance {
+        1 image: String,
+        2 image_id: String,
+        3 hostname: String,
+        4 memory_mib: u64,
+        5 vcpus: u32,
+        6 shares: Vec<SavedShare>,
+    }
+}
+
+record! {
+    /// A share, as the guest sees it.
+    struct SavedShare {
+        1 guest: String,
+        2 read_only: bool,
+    }
+}
+
+/// How a guest is taken up.
+#[derive(Clone, Default)]
+pub struct TakeUpOptions {
+    /// What its shares are now, told apart by where they are in the guest: all that it had, and no others.
+    pub shares: Vec<Share>,
+    /// A new name, in place of the one it has.
+    pub hostname: Option<String>,
+    /// Who hears the guest's kernel.
+    pub console: Option<ConsoleSink>,
+    /// Where it is noted when what happened.
+    pub timeline: Timeline,
+}
+
+impl Instance {
+    /// Puts this guest by under `name` as it is now, and lets it go on. It stands still meanwhile.
+    ///
+    /// # Errors
+    /// A name that is taken or impossible, a full disk, a guest that is gone; nothing is left behind then.
+    pub fn save(&self, saved: &SavedGuests, name: &str) -> Result<()> {
+        let mut filling = saved.begin(name, self.machine.identity())?;
+        self.machine.pause()?;
+        let written = self.write(&mut filling);
+        self.machine.resume()?;
+        written?;
+        filling.finish()
+    }
+
+    fn write(&self, filling: &mut Filling) -> Result<()> {
+        let writer = &mut filling.writer;
+        self.machine.capture(writer)?;
+        writer.unit(SESSION, &self.session.save()?);
+        writer.unit(bring_up::HELLO, &SavedHello::from(&self.hello).unit());
+        let mut units = Vec::new();
+        let mut contents = writer.file(CONTENTS)?;
+        for Served { tag, server } in &self.served {
+            units.push((format!("{FILE_SYSTEM}{tag}"), server.save(&mut contents)?));
+        }
+        for (name, unit) in units {
+            writer.unit(&name, &unit);
+        }
+        let config = self.machine.config();
+        let share = |share: &Share| SavedShare {
+            guest: share.guest.clone(),
+            read_only: share.read_only,
+        };
+        let instance = SavedInstance {
+            image: self.image.name().to_owned(),
+            image_id: self.image.id(),
+            hostname: self.hostname.clone(),
+            memory_mib: config.memory_mib,
+            vcpus: config.vcpus,
+            shares: self.shares.iter().map(share).collect(),
+        };
+        writer.unit(INSTANCE, &Unit::new(SCHEMA, &instance));
+        Ok(())
+    }
+
+    /// Takes up the guest that was put by under `name`, as often as wanted: each is a guest of its own. Gives the
+    /// processes that were started by [`Instance::spawn`] and run in it, in that order; what they write waits for whoever
+    /// reads it.
+    ///
+    /// # Errors
+    /// [`Error::NoSavedGuest`]; one that is damaged, or of another machine; an image that is not here any more; shares
+    /// that are not those it had.
+    pub fn take_up(
+        library: &Library,
+        name: &str,
+        hypervisor: Arc<dyn Hypervisor>,
+        options: &TakeUpOptions,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<(Self, Vec<Process>)> {
+        let snapshot = library.saved_guests().open(name)?;
+        let saved: SavedInstance = decode(&snapshot, INSTANCE)?;
+        let hello = SavedHello::load(&snapshot)?;
+        let image = image_of(library, &saved, progress)?;
+        let shares = matched(&saved.shares, &options.shares)?;
+        let (root, served) = serve(&image, &saved.hostname, &shares)?;
+        let file_systems = served.iter().map(Served::file_system).collect();
+        let config = MachineConfig {
+            memory_mib: saved.memory_mib,
+            vcpus: saved.vcpus,
+        };
+        let (backends, ends) = bring_up::plug_all(hypervisor, file_systems);
+        options.timeline.mark("snapshot opened");
+        let machine = Machine::restore(&config, &snapshot, backends)?;
+        restore_files(&snapshot, &served)?;
+        let instance_options = InstanceOptions {
+            hostname: options.hostname.clone().unwrap_or(saved.hostname),
+            console: options.console.clone(),
+            ..InstanceOptions::default()
+        };
+        let (console, control) = bring_up::follow(ends, &machine, &instance_options)?;
+        let (session, processes) = Session::resume(control, &unit(&snapshot, SESSION)?, &options.timeline)?;
+        machine.resume()?;
+        options.timeline.mark("guest runs, restored");
+        session.configure(&hello, bring_up::configuration(&instance_options)?)?;
+        options.timeline.mark("guest configured");
+        let instance = Self {
+            machine,
+            session,
+            accounts: instance::accounts(&root),
+            image,
+            console,
+            timeline: options.timeline.clone(),
+            keeping: None,
+            hello,
+            served,
+            hostname: instance_options.hostname,
+            shares,
+        };
+        Ok((instance, processes))
+    }
+}
+
+fn unit(snapshot: &Snapshot, name: &str) -> Result<Unit> {
+    Ok(snapshot.unit(name).map_err(|error| error.in_unit(name))?)
+}
+
+fn decode<T: saved_state::Saved>(snapshot: &Snapshot, name: &str) -> Result<T> {
+    let decoded = unit(snapshot, name)?.decode(SCHEMA);
+    Ok(decoded.map_err(|error| error.in_unit(name))?)
+}
+
+/// The image that the guest runs from: the very same, as inode numbers are its own.
+fn image_of(library: &Library, saved: &SavedInstance, progress: &Arc<dyn Progress>) -> Result<Image> {
+    let options = PullOptions {
+        policy: PullPolicy::Never,
+        ..PullOptions::default()
+    };
+    let found = library.image(&saved.image, &options, progress);
+    match found {
+        Ok(image) if image.id() == saved.image_id => Ok(image),
+        Ok(_) | Err(Error::NotPulled(_)) => Err(Error::SavedGuestImage {
+            name: saved.image.clone(),
+            id: saved.image_id.clone(),
+        }),
+        Err(error) => Err(error),
+    }
+}
+
+/// The shares a guest had, in its order, from those that are given.
+fn matched(saved: &[SavedShare], given: &[Share]) -> Result<Vec<Share>> {
+    let extra = given
+        .iter()
+        .find(|share| !saved.iter().any(|saved| saved.guest == share.guest));
+    if let Some(extra) = extra {
+        return Err(Error::SavedGuestShare {
+            guest: extra.guest.clone(),
+            what: "was not shared",
+        });
+    }
+    let find = |saved: &SavedShare| {
+        let share = given.iter().find(|share| share.guest == saved.guest);
+        let wrong = |what| Error::SavedGuestShare {
+            guest: saved.guest.clone(),
+            what,
+        };
+        match share {
+            None => Err(wrong("was shared, and nothing is given for it")),
+            Some(share) if share.read_only && !saved.read_only => Err(wrong("could be written")),
+            Some(share) if !share.read_only && saved.read_only => Err(wrong("could only be read")),
+            Some(share) => Ok(share.clone()),
+        }
+    };
+    saved.iter().map(find).collect()
+}
+
+fn serve(image: &Image, hostname: &str, shares: &[Share]) -> Result<(Arc<Overlay>, Vec<Served>)> {
+    let root = Arc::new(instance::root_tree(image, hostname)?);
+    let mut served = vec![Served {
+        tag: ROOT_TAG.to_owned(),
+        server: Arc::new(Server::new(root.clone())),
+    }];
+    let (_, shares) = instance::shares(shares)?;
+    served.extend(shares);
+    Ok((root, served))
+}
+
+fn restore_files(snapshot: &Snapshot, served: &[Served]) -> Result<()> {
+    let mut contents = snapshot.file(CONTENTS)?;
+    for Served { tag, server } in served {
+        server.restore(&unit(snapshot, &format!("{FILE_SYSTEM}{tag}"))?, &mut contents)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn share(guest: &str, read_only: bool) -> Share {
+        Share {
+            host: "/somewhere".into(),
+            guest: guest.to_owned(),
+            read_only,
+        }
+    }
+
+    fn saved(guest: &str, read_only: bool) -> SavedShare {
+        SavedShare {
+            guest: guest.to_owned(),
+            read_only,
+        }
+    }
+
+    #[test]
+    fn shares_come_in_the_order_the_guest_knows() {
+        let had = [saved("/a", false), saved("/b", true)];
+
+        let matched = matched(&had, &[share("/b", true), share("/a", false)]).unwrap();
+
+        let guests: Vec<_> = matched.iter().map(|share| share.guest.as_str()).collect();
+        assert_eq!(guests, ["/a", "/b"]);
+    }
+
+    #[test]
+    fn shares_that_are_missing_or_new_or_of_other_rights_are_refused() {
+        let had = [saved("/a", false)];
+        let given: [&[Share]; 3] = [
+            &[],
+            &[share("/a", true)],
+            &[share("/a", false), share("/c", false)],
+        ];
+        for given in given {
+            let error = matched(&had, given).unwrap_err();
+            assert!(matches!(error, Error::SavedGuestShare { .. }), "{error}");
+        }
+    }
+}

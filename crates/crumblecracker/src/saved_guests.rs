@@ -1,0 +1,123 @@
+//! Guests that users put by, under the names they give them.
+//!
+//! Unlike the cache of booted guests these are the user's: none is removed but at his word, and one that is damaged or
+//! does not fit is an error.
+
+use std::fs;
+
+use saved_state::{Identity, Snapshot};
+
+use crate::snapshot_cache::{Filling, Key, SnapshotCache};
+use crate::{CachedSnapshot, Error, Library, Result};
+
+/// The longest name.
+const NAME_MAX: usize = 64;
+
+/// The guests that were put by.
+#[derive(Clone, Debug)]
+pub struct SavedGuests {
+    folder: SnapshotCache,
+}
+
+impl Library {
+    /// The guests that were put by with [`Instance::save`](crate::Instance::save).
+    pub fn saved_guests(&self) -> SavedGuests {
+        SavedGuests {
+            folder: SnapshotCache::in_folder(self.cache_folder().join("guests"), u64::MAX),
+        }
+    }
+}
+
+impl SavedGuests {
+    /// All of them, the one made last first; the key is the name.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn entries(&self) -> Result<Vec<CachedSnapshot>> {
+        self.folder.entries()
+    }
+
+    /// Removes one. Guests that were started from it go on.
+    ///
+    /// # Errors
+    /// [`Error::NoSavedGuest`], [`Error::SavedGuestName`], [`Error::File`].
+    pub fn remove(&self, name: &str) -> Result<()> {
+        match self.folder.remove(&checked(name)?.0)? {
+            true => Ok(()),
+            false => Err(Error::NoSavedGuest(name.to_owned())),
+        }
+    }
+
+    /// Begins to write one.
+    pub(crate) fn begin(&self, name: &str, identity: Identity) -> Result<Filling> {
+        let filling = self.folder.try_fill(&checked(name)?, identity)?;
+        filling.ok_or_else(|| Error::SavedGuestExists(name.to_owned()))
+    }
+
+    /// Opens one; what is in it was not looked at, but units are what was written.
+    pub(crate) fn open(&self, name: &str) -> Result<Snapshot> {
+        let path = self.folder.path(&checked(name)?);
+        if fs::symlink_metadata(&path).is_err() {
+            return Err(Error::NoSavedGuest(name.to_owned()));
+        }
+        self.folder.check_owner()?;
+        Ok(Snapshot::open(&path)?)
+    }
+}
+
+/// Names are those of folders, and none that the cache uses itself.
+fn checked(name: &str) -> Result<Key> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    let possible = (1..=NAME_MAX).contains(&name.len())
+        && name.bytes().all(plain)
+        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && !SnapshotCache::uses(name);
+    match possible {
+        true => Ok(Key::named(name)),
+        false => Err(Error::SavedGuestName(name.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_plain_and_not_the_folders_own() {
+        for name in ["a", "web.1", "A_b-c", &"x".repeat(64)] {
+            assert!(checked(name).is_ok(), "{name}");
+        }
+        for name in [
+            "",
+            ".",
+            "..",
+            "-a",
+            "a/b",
+            "a b",
+            "new-a",
+            "old-a",
+            "lock-a",
+            &"x".repeat(65),
+        ] {
+            assert!(checked(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn guest_is_there_until_it_is_removed_and_not_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let library = Library::open(Some(folder.path())).unwrap();
+        let saved = library.saved_guests();
+        assert!(matches!(saved.open("one"), Err(Error::NoSavedGuest(_))));
+        saved.begin("one", Identity::new()).unwrap().finish().unwrap();
+
+        assert!(saved.open("one").is_ok());
+        assert!(matches!(
+            saved.begin("one", Identity::new()),
+            Err(Error::SavedGuestExists(_))
+        ));
+        assert_eq!(saved.entries().unwrap().len(), 1);
+        saved.remove("one").unwrap();
+        assert!(matches!(saved.remove("one"), Err(Error::NoSavedGuest(_))));
+    }
+}

@@ -5,6 +5,9 @@ use crate::layout::{MAX_MEMORY_MIB, MIN_MEMORY_MIB};
 /// Why a machine could not be made or started.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The host gives no random bytes.
+    #[error("no random bytes for the machine's identity")]
+    Entropy(#[source] std::io::Error),
     /// Less or more RAM than a machine can have.
     #[error("{0} MiB of memory is out of range; give {MIN_MEMORY_MIB} to {MAX_MEMORY_MIB} MiB")]
     MemorySize(u64),

@@ -22,6 +22,8 @@ pub const COMMAND_LINE: u64 = 0x2_0000;
 pub const COMMAND_LINE_MAX: usize = 2048;
 /// ACPI tables, where Linux also scans for the RSDP (ACPI 6.5, 5.2.5.1).
 pub const ACPI_TABLES: u64 = 0xe_0000;
+/// The 16 bytes that are others in each clone of a VM.
+pub const VM_GENERATION_ID: u64 = 0xf_e000;
 /// RAM begins again here.
 pub const HIGH_RAM_START: u64 = MIB;
 
@@ -44,6 +46,8 @@ pub const IOAPIC_LINES: u32 = 8;
 pub const UART_PORT: u16 = 0x3f8;
 /// Its interrupt line.
 pub const UART_LINE: u32 = 4;
+/// The line that tells of another [`VM_GENERATION_ID`].
+pub const GENERATION_LINE: u32 = 5;
 /// ACPI hardware-reduced registers: sleep control, sleep status, reset.
 pub const POWER_PORT: u16 = 0x600;
 

@@ -13,6 +13,7 @@ mod devices;
 mod dispatch;
 mod doorbells;
 mod error;
+mod generation;
 pub mod layout;
 mod machine;
 mod run;

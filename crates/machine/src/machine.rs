@@ -12,6 +12,7 @@ use hypervisor::{GuestIo, Hypervisor, Vcpu, Vm, VmConfig};
 use crate::boot::{EntryPoint, GDT, LinuxBoot, load_linux};
 use crate::devices::Devices;
 use crate::dispatch::{ExitDispatch, InterruptDelivery};
+use crate::generation::Generation;
 use crate::run::{EndSignal, VcpuThreads};
 use crate::wiring::{POWER, Wires, wire};
 use crate::{Backends, BootImage, Error, MachineConfig, Outcome, acpi, layout};
@@ -30,6 +31,7 @@ pub(crate) struct Parts {
     pub(crate) memory: GuestMemory,
     pub(crate) vm: Arc<dyn Vm>,
     pub(crate) devices: Devices,
+    pub(crate) generation: Generation,
     io: Arc<dyn GuestIo>,
     end: EndSignal,
 }
@@ -47,6 +49,7 @@ impl Machine {
     pub fn boot(config: &MachineConfig, boot: &BootImage, backends: Backends) -> Result<Self, Error> {
         let parts = Parts::new(config, backends)?;
         let entry = load(&parts.memory, config, boot)?;
+        parts.generation.begin()?;
         let cpuid = &parts.hypervisor.capabilities().cpuid;
         let mut vcpus = parts.create_vcpus(cpuid)?;
         if let Some(first) = vcpus.first_mut() {
@@ -165,6 +168,7 @@ impl Parts {
             direct_doorbells: hypervisor.capabilities().doorbells.then(|| vm.clone()),
             power: Arc::new(end.clone()),
         };
+        let generation = Generation::new(&memory, &ioapic, &backends.entropy);
         let (bus, devices) = wire(&wires, &ioapic, backends)?;
         vm.map_ram(&memory, false)?;
         Ok(Self {
@@ -173,6 +177,7 @@ impl Parts {
             memory,
             vm,
             devices,
+            generation,
             io: Arc::new(ExitDispatch { bus, ioapic }),
             end,
         })

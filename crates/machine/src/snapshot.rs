@@ -12,7 +12,7 @@ use crate::machine::Parts;
 use crate::{Backends, Error, Machine, MachineConfig};
 
 /// Version of the machine as the guest sees it: addresses, devices, their order.
-const MACHINE: &str = "x86-64 1";
+const MACHINE: &str = "x86-64 2";
 /// The file with guest RAM.
 const MEMORY: &str = "memory";
 /// The unit that says what lies where in it.
@@ -111,6 +111,7 @@ impl Machine {
         parts
             .vm
             .set_clock(std::time::Duration::from_nanos(clock.nanoseconds))?;
+        parts.generation.renew()?;
         Ok(Self::paused(parts, vcpus))
     }
 }

@@ -104,6 +104,8 @@ fn programs_go_on_with_their_files_and_pipes_in_every_guest_taken_up() {
         let log = says(&guest, "cat /log");
         let numbers = log.lines().map(|line| line.parse::<u64>().unwrap());
         assert!((1..).zip(numbers).all(|(expected, number)| expected == number));
+        let noticed = "[[ $(dmesg) == *'crng reseeded due to virtual machine fork'* ]] && echo noticed";
+        assert_eq!(says(&guest, noticed), "noticed\n");
         drawn.push(says(&guest, "od -An -tx1 -N16 /dev/urandom"));
     }
     assert_ne!(drawn[0], drawn[1]);

@@ -2,13 +2,16 @@
 
 use acpi_tables::Aml;
 use acpi_tables::aml::{
-    AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Interrupt, Memory32Fixed, Name, Package,
-    ResourceTemplate, Scope, ZERO,
+    AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Interrupt, Memory32Fixed, Method, Name,
+    Notify, Package, Path, ResourceTemplate, Scope, ZERO,
 };
 use acpi_tables::sdt::Sdt;
 use device_model::MmioRange;
 
-use super::{AcpiConfig, OEM_ID, OEM_REVISION, OEM_TABLE_ID, UartConfig, VirtioMmioConfig, bytes, cannot};
+use super::{
+    AcpiConfig, GenerationConfig, OEM_ID, OEM_REVISION, OEM_TABLE_ID, UartConfig, VirtioMmioConfig, bytes,
+    cannot,
+};
 use crate::Error;
 use crate::pci_host::PciHostConfig;
 use crate::pm::PowerRegisters;
@@ -47,6 +50,9 @@ pub(super) fn dsdt(config: &AcpiConfig) -> Result<Sdt, Error> {
     }
     for (n, config) in config.virtio_mmio.iter().enumerate() {
         devices.extend(virtio_mmio(n, *config)?);
+    }
+    if let Some(config) = config.generation {
+        devices.extend(generation(config));
     }
     if config.rtc {
         devices.extend(rtc());
@@ -97,6 +103,35 @@ fn virtio_mmio(n: usize, config: VirtioMmioConfig) -> Result<Vec<u8>, Error> {
     let interrupt = Interrupt::new(true, false, false, false, config.line);
     let name = format!("VR{n:02X}");
     Ok(device(&name, &"LNRO0005", n, vec![&memory, &interrupt]))
+}
+
+/// The generation's identifier, and the generic event device that tells of a new one (ACPI 6.5, 5.6.9).
+fn generation(config: GenerationConfig) -> Vec<u8> {
+    /// Notification value: the identifier has changed.
+    const CHANGED: u8 = 0x80;
+    let (low, high) = (config.gpa as u32, (config.gpa >> 32) as u32);
+    let mut code = bytes(&Device::new(
+        "VGEN".into(),
+        vec![
+            &Name::new("_HID".into(), &"CRMB0001"),
+            &Name::new("_CID".into(), &"VM_Gen_Counter"),
+            &Name::new("_DDN".into(), &"VM_Gen_Counter"),
+            &Name::new("ADDR".into(), &Package::new(vec![&low, &high])),
+        ],
+    ));
+    let interrupt = Interrupt::new(true, true, false, false, config.line);
+    let place = Path::new("\\_SB_.VGEN");
+    let notify = Notify::new(&place, &CHANGED);
+    code.extend(bytes(&Device::new(
+        "GED0".into(),
+        vec![
+            &Name::new("_HID".into(), &"ACPI0013"),
+            &Name::new("_UID".into(), &ZERO),
+            &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&interrupt])),
+            &Method::new("_EVT".into(), 1, true, vec![&notify]),
+        ],
+    )));
+    code
 }
 
 fn rtc() -> Vec<u8> {

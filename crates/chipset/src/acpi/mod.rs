@@ -46,6 +46,8 @@ pub struct AcpiConfig {
     pub uarts: Vec<UartConfig>,
     /// virtio devices that sit on no bus, at most 256.
     pub virtio_mmio: Vec<VirtioMmioConfig>,
+    /// Where a guest learns that it was cloned or went back in time.
+    pub generation: Option<GenerationConfig>,
     /// Whether drivers shall find the [RTC](crate::rtc). Early boot code without a paravirtual clock reads its
     /// ports in any case, so the device belongs on the bus even where this says no.
     pub rtc: bool,
@@ -57,6 +59,16 @@ pub struct UartConfig {
     /// First of eight ports.
     pub port: u16,
     /// Line of the I/O APIC.
+    pub line: u32,
+}
+
+/// The identifier of the VM's generation ("Virtual Machine Generation ID", Microsoft 2012): 16 bytes in RAM, which are
+/// others each time the VM goes on from a state that it, or another, may go on from as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GenerationConfig {
+    /// Where it lies: a multiple of 8, in RAM that the guest does not take for its own.
+    pub gpa: u64,
+    /// Edge-triggered line of the I/O APIC that tells of a new one.
     pub line: u32,
 }
 

@@ -34,6 +34,10 @@ fn config() -> AcpiConfig {
             },
             line: 5,
         }],
+        generation: Some(GenerationConfig {
+            gpa: 0x1_000f_e000,
+            line: 6,
+        }),
         rtc: true,
     }
 }
@@ -140,6 +144,19 @@ fn acpica_compiles_and_loads_the_dsdt_again() {
     acpica("iasl", &["-d", "dsdt.dat"], dir.path());
     let said = acpica("iasl", &["dsdt.dsl"], dir.path());
     assert!(said.contains("0 Errors, 0 Warnings"), "{said}");
+    let said = acpica(
+        "acpiexec",
+        &["-b", "evaluate \\_SB.VGEN.ADDR", "dsdt.dat"],
+        dir.path(),
+    );
+    let halves = ["00000000000FE000", "0000000000000001"].map(|half| said.find(half));
+    assert!(halves[0].is_some() && halves[0] < halves[1], "{said}");
+    let said = acpica(
+        "acpiexec",
+        &["-b", "evaluate \\_SB.GED0._EVT 6", "dsdt.dat"],
+        dir.path(),
+    );
+    assert!(said.contains("VGEN") && said.contains("0x80"), "{said}");
     let said = acpica("acpiexec", &["-b", "evaluate \\_S5", "dsdt.dat"], dir.path());
     assert!(said.contains("[Integer] = 0000000000000005"), "{said}");
 }

@@ -64,6 +64,9 @@ pub(crate) enum Request {
     Images,
     /// Remove images from the cache
     Rmi(Names),
+    /// See to guests that were put by, which `run --from` goes on with
+    #[command(subcommand)]
+    Snapshot(SnapshotRequest),
     /// See to the snapshots of booted guests that make starts fast
     #[command(subcommand)]
     Cache(CacheRequest),
@@ -148,14 +151,29 @@ pub(crate) struct Run {
     /// Write where the guest's time went to a file, as folded stacks for flame graphs; on the soft backend
     #[arg(long, value_name = "FILE")]
     pub(crate) profile: Option<PathBuf>,
+    /// Go on with a guest that was put by, in place of an image; what follows is a command to run in it
+    #[arg(
+        long,
+        value_name = "SNAPSHOT",
+        conflicts_with_all = ["memory", "cpus", "kernel", "platform", "insecure_registry", "no_snapshot", "trace", "profile"]
+    )]
+    pub(crate) from: Option<String>,
     /// The image, then the command and its arguments in place of the image's own
-    #[arg(required = true, trailing_var_arg = true, value_name = "IMAGE [COMMAND]")]
+    #[arg(
+        required_unless_present = "from",
+        trailing_var_arg = true,
+        value_name = "IMAGE [COMMAND]"
+    )]
     words: Vec<String>,
 }
 
 impl Run {
     /// The image and the words of the command.
     pub(crate) fn image_and_command(&self) -> (&str, &[String]) {
+        if self.from.is_some() {
+            let separator = self.words.first().is_some_and(|word| word == "--");
+            return ("", &self.words[usize::from(separator)..]);
+        }
         match self.words.split_first() {
             Some((image, rest)) if rest.first().is_some_and(|word| word == "--") => (image, &rest[1..]),
             Some((image, rest)) => (image, rest),
@@ -245,6 +263,18 @@ pub(crate) struct Names {
     /// The images
     #[arg(required = true, value_name = "IMAGE")]
     pub(crate) images: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SnapshotRequest {
+    /// List them, the one made last first
+    Ls,
+    /// Remove some; guests that came from them go on
+    Rm {
+        /// Their names
+        #[arg(required = true, value_name = "SNAPSHOT")]
+        names: Vec<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -450,6 +480,18 @@ mod tests {
     }
 
     #[test]
+    fn words_after_a_snapshot_are_the_command() {
+        let run = run("--from one -t -- ls -l");
+
+        assert_eq!(run.from.as_deref(), Some("one"));
+        assert_eq!(
+            run.image_and_command(),
+            ("", &["ls".to_owned(), "-l".to_owned()][..])
+        );
+        assert!(super::tests::run("--from one").image_and_command().1.is_empty());
+    }
+
+    #[test]
     fn interactive_and_tty_with_a_value_can_be_switched_off() {
         let run = run("-i=false --tty=false alpine");
 
@@ -468,6 +510,8 @@ mod tests {
             ("run --trace exits,dreams alpine", "dreams"),
             ("run --trace-file f alpine", "--trace"),
             ("run", "IMAGE"),
+            ("run --from one --memory 1G", "--memory"),
+            ("snapshot rm", "SNAPSHOT"),
             ("pull", "IMAGE"),
             ("", "--help"),
             ("--quiet --verbose images", "--verbose"),

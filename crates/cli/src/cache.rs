@@ -16,7 +16,11 @@ pub(crate) fn cache(common: &Common, request: &CacheRequest) -> Result<u8> {
     let cache = common.library()?.snapshot_cache();
     match request {
         CacheRequest::Ls => {
-            let rows: Vec<_> = cache.entries()?.iter().map(row).collect();
+            let rows: Vec<_> = cache
+                .entries()?
+                .iter()
+                .map(|entry| row(short(&entry.key), entry))
+                .collect();
             let headings = ["SNAPSHOT", "BACKEND", "MEMORY", "CPUS", "SIZE", "LAST USED"];
             Ok(print::text(&print::table(headings, &rows)))
         }
@@ -39,11 +43,12 @@ pub(crate) fn cache(common: &Common, request: &CacheRequest) -> Result<u8> {
     }
 }
 
-fn row(entry: &CachedSnapshot) -> [String; 6] {
+/// A line of a list of snapshots: name, backend, memory, CPUs, size, age.
+pub(crate) fn row(name: String, entry: &CachedSnapshot) -> [String; 6] {
     let says = |name: &str| entry.identity.get(name).map_or("-", String::as_str).to_owned();
     let age = SystemTime::now().duration_since(entry.used).unwrap_or_default();
     [
-        short(&entry.key),
+        name,
         says("backend"),
         says("memory"),
         says("vcpus"),

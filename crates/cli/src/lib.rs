@@ -17,6 +17,7 @@ mod print;
 mod progress;
 mod run;
 mod signals;
+mod snapshot;
 mod streams;
 mod terminal;
 mod values;
@@ -58,6 +59,7 @@ fn obey(arguments: &Arguments) -> anyhow::Result<u8> {
         Request::Pull(pull) => images::pull(common, pull),
         Request::Images => images::list(common),
         Request::Rmi(names) => images::remove(common, names),
+        Request::Snapshot(request) => snapshot::snapshot(common, request),
         Request::Cache(request) => cache::cache(common, request),
         Request::Doctor => doctor::doctor(common),
         Request::BootBench(boot) => boot_bench::boot(common, boot),

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
+use crumblecracker::session::Process;
 use crumblecracker::{
     Command, Error, Image, Instance, InstanceOptions, KernelChoice, Library, Moment, Progress, PullPolicy,
-    Share, Timeline,
+    Share, TakeUpOptions, Timeline,
 };
 use tracing::warn;
 
@@ -53,6 +54,9 @@ fn timing(moments: &[Moment]) -> String {
 }
 
 fn run_watched(common: &Common, arguments: &Run, watch: &Watch, timeline: &Timeline) -> Result<u8> {
+    if let Some(snapshot) = &arguments.from {
+        return go_on_from(snapshot, common, arguments, timeline);
+    }
     // What needs no guest is refused before anything is fetched.
     let command = command(arguments)?;
     let options = InstanceOptions {
@@ -85,17 +89,72 @@ fn run_watched(common: &Common, arguments: &Run, watch: &Watch, timeline: &Timel
         terminal: command.terminal.is_some(),
         timeout: arguments.timeout,
     };
-    let status = match attach::follow(process, &attachment) {
+    attend(
+        instance,
+        process,
+        &attachment,
+        &options.shares,
+        watch.is_watching(),
+    )
+}
+
+/// Goes on with a guest that was put by: with a command in it, or with the one that runs in it.
+fn go_on_from(snapshot: &str, common: &Common, arguments: &Run, timeline: &Timeline) -> Result<u8> {
+    let (_, words) = arguments.image_and_command();
+    let command = command(arguments)?;
+    let InstanceOptions { shares, console, .. } = instance_options(arguments)?;
+    let options = TakeUpOptions {
+        shares,
+        hostname: arguments.hostname.clone(),
+        console,
+        timeline: timeline.clone(),
+    };
+    let library = common.library()?;
+    let display = Display::new(common.volume());
+    let listener: Arc<dyn Progress> = display.clone();
+    let backend = crumblecracker::open_backend(arguments.backend.as_deref(), &library)?;
+    timeline.mark("backend opened");
+    let take_up = || Instance::take_up(&library, snapshot, backend, &options, &listener);
+    let (instance, processes) = display.step("guest", take_up, |_| "it goes on".to_owned())?;
+    let mut processes = processes.into_iter();
+    let process = match words.first() {
+        Some(_) => instance.spawn(&command)?,
+        None => processes
+            .next()
+            .ok_or_else(|| anyhow!("no command runs in {snapshot}: name one after it"))?,
+    };
+    for other in processes {
+        other.leave_alone()?;
+    }
+    let attachment = Attachment {
+        name: words.first().map_or(snapshot, String::as_str).to_owned(),
+        forward_input: process.stdin.is_some(),
+        terminal: process.is_terminal(),
+        timeout: arguments.timeout,
+    };
+    attend(instance, process, &attachment, &options.shares, false)
+}
+
+/// Stays with a command to its end, and ends the guest; its exit status. A guest that is not to end with this program,
+/// as more is to be seen of it then, is brought down piece by piece.
+fn attend(
+    instance: Instance,
+    process: Process,
+    attachment: &Attachment,
+    shares: &[Share],
+    piece_by_piece: bool,
+) -> Result<u8> {
+    let status = match attach::follow(process, attachment) {
         Err(error) if matches!(error.downcast_ref(), Some(Error::GuestGone(_))) => {
             return Err(Error::GuestEnded(instance.post_mortem()).into());
         }
         ended => ended?,
     };
-    if options.shares.iter().any(|share| !share.read_only) {
+    if shares.iter().any(|share| !share.read_only) {
         if let Err(error) = instance.shutdown(GRACE) {
             warn!(%error, "the guest did not end in order");
         }
-    } else if !watch.is_watching() {
+    } else if !piece_by_piece {
         instance.end_with_process();
     }
     Ok(status)

@@ -1,12 +1,14 @@
 //! Running guests that are put by and taken up again.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crumblecracker::session::{Process, ProcessOutput};
-use crumblecracker::{Error, Instance, InstanceOptions, Share, TakeUpOptions};
+use crumblecracker::{Command, Error, Instance, InstanceOptions, Share, TakeUpOptions};
+use vm_tests::program::{cc, said};
 use vm_tests::{Host, bash, command};
 
 /// Takes it away whatever happens to the test.
@@ -173,4 +175,43 @@ fn guest_that_is_damaged_is_refused_and_kept() {
     assert!(matches!(error, Error::Snapshot(_)), "{error}");
     assert!(units.exists());
     assert!(says(&instance, "echo goes on") == "goes on\n");
+}
+
+#[test]
+fn program_goes_on_with_what_runs_or_runs_something_else() {
+    let host = Host::open().unwrap();
+    let instance = host.start(&InstanceOptions::default()).unwrap();
+    let waits = Command {
+        stdin: true,
+        ..command(&["bash", "-c", "echo waits; read -r word; echo got $word; exit 7"])
+    };
+    let mut process = instance.spawn(&waits).unwrap();
+    let mut line = String::new();
+    let mut output = BufReader::new(process.stdout.take().unwrap());
+    output.read_line(&mut line).unwrap();
+    assert_eq!(line, "waits\n");
+    let saved = Saved::of(&host, &instance, "waiting");
+    drop(instance);
+
+    let name = saved.1.as_str();
+    let run = |words: &[&str], input: &'static [u8]| {
+        let mut program = cc(words).stdin(Stdio::piped()).spawn().unwrap();
+        program.stdin.take().unwrap().write_all(input).unwrap();
+        said(&program.wait_with_output().unwrap())
+    };
+    let went_on = run(&["run", "--from", name], b"this\n");
+    let other = run(
+        &["run", "--from", name, "--", "bash", "-c", "echo other; exit 3"],
+        b"",
+    );
+    let listed = run(&["snapshot", "ls"], b"");
+    let removed = run(&["snapshot", "rm", name], b"");
+    let gone = run(&["run", "--from", name], b"");
+
+    assert_eq!((went_on.0, went_on.1.as_str()), (Some(7), "got this\n"));
+    assert_eq!((other.0, other.1.as_str()), (Some(3), "other\n"));
+    assert!(listed.1.contains(name), "{}", listed.1);
+    assert_eq!(removed.0, Some(0));
+    assert_eq!(gone.0, Some(125));
+    assert!(gone.2.contains("snapshot ls"), "{}", gone.2);
 }

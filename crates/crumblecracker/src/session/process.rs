@@ -1,7 +1,9 @@
 //! A process in the guest.
 
+use std::io;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
 
 use guest_protocol::{Exec, ExecFailure, Exited, Stdio, Stream, ToGuest, ToHost, WindowSize};
 
@@ -53,6 +55,8 @@ pub(super) struct ProcessEntry {
     started: SyncSender<std::result::Result<u32, ExecFailure>>,
     /// Its number in the guest, once it runs.
     pid: Option<u32>,
+    /// Whether its streams are a terminal.
+    pub(super) terminal: bool,
     end: Arc<End>,
     input: Option<Arc<InputGate>>,
     outputs: Vec<(Stream, Arc<OutputQueue>)>,
@@ -87,7 +91,15 @@ impl ProcessEntry {
                 outputs.push((stream, Arc::new(output.queue()?)));
             }
         }
-        let (mut entry, process) = pair(session, saved.id, input.map(Arc::new), outputs, timeline);
+        let terminal = saved.terminal;
+        let (mut entry, process) = pair(
+            session,
+            saved.id,
+            terminal,
+            input.map(Arc::new),
+            outputs,
+            timeline,
+        );
         entry.pid = Some(saved.pid);
         entry.has_written = true;
         // Its user's end is here still.
@@ -216,6 +228,7 @@ pub struct Process {
     pub stdout: Option<ProcessOutput>,
     /// Its standard error, if it is a stream of its own.
     pub stderr: Option<ProcessOutput>,
+    terminal: bool,
     control: ProcessControl,
     end: Arc<End>,
     started: Receiver<std::result::Result<u32, ExecFailure>>,
@@ -248,6 +261,40 @@ impl ProcessControl {
 }
 
 impl Process {
+    /// Whether it has a terminal.
+    pub fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
+    /// Lets it go on with nobody listening: what it writes is read and thrown away. Its standard input stays open.
+    ///
+    /// # Errors
+    /// [`Host`](crate::Error::Host) when the host gives no thread.
+    pub fn leave_alone(self) -> Result<()> {
+        let Self {
+            stdin,
+            stdout,
+            stderr,
+            ..
+        } = self;
+        let outputs = [stdout, stderr].into_iter().flatten();
+        let input = Arc::new(stdin);
+        for mut output in outputs {
+            let input = input.clone();
+            let drain = move || {
+                // The guest's end is the end of it, too.
+                let _ = io::copy(&mut output, &mut io::sink());
+                drop(input);
+            };
+            let thread = thread::Builder::new().name("drain".to_owned()).spawn(drain);
+            thread.map_err(|source| crate::Error::Host {
+                doing: "start a thread",
+                source,
+            })?;
+        }
+        Ok(())
+    }
+
     /// A handle for signals and terminal size.
     pub fn control(&self) -> ProcessControl {
         self.control.clone()
@@ -306,7 +353,8 @@ impl Session {
             .flatten()
             .collect();
         let input = stdin.then(Arc::<InputGate>::default);
-        let (entry, process) = pair(&self.shared, id, input, outputs, timeline);
+        let terminal = matches!(exec.stdio, Stdio::Tty(_));
+        let (entry, process) = pair(&self.shared, id, terminal, input, outputs, timeline);
         {
             let mut table = self.shared.table();
             if table.closed.is_some() {
@@ -327,6 +375,7 @@ impl Session {
 fn pair(
     session: &Arc<Shared>,
     id: u32,
+    terminal: bool,
     input: Option<Arc<InputGate>>,
     outputs: Vec<(Stream, Arc<OutputQueue>)>,
     timeline: &Timeline,
@@ -351,6 +400,7 @@ fn pair(
         }),
         stdout: reader(Stream::Stdout),
         stderr: reader(Stream::Stderr),
+        terminal,
         control: ProcessControl {
             session: session.clone(),
             id,
@@ -361,6 +411,7 @@ fn pair(
     let entry = ProcessEntry {
         started: started_sender,
         pid: None,
+        terminal,
         end,
         input,
         open_outputs: outputs.len(),

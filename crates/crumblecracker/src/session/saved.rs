@@ -42,6 +42,8 @@ record! {
         3 input: Option<SavedInput>,
         4 stdout: Option<SavedOutput>,
         5 stderr: Option<SavedOutput>,
+        /// The first two are ends of a terminal.
+        6 terminal: bool,
     }
 }
 
@@ -164,6 +166,7 @@ impl ProcessEntry {
             input: self.input().map(|gate| gate.save()),
             stdout: output(Stream::Stdout),
             stderr: output(Stream::Stderr),
+            terminal: self.terminal,
         })
     }
 }

@@ -101,6 +101,21 @@ pub fn bash(instance: &Instance, line: &str) -> Result<Output> {
     run(instance, &command(&["bash", "-c", line]))
 }
 
+/// What a line of bash says, which must succeed and complain of nothing.
+///
+/// # Panics
+/// Where it does not.
+pub fn says(instance: &Instance, line: &str) -> String {
+    let output = bash(instance, line).expect("the guest answers");
+    assert_eq!(
+        (output.status, output.stderr.as_str()),
+        (0, ""),
+        "{line}: {}",
+        output.stdout
+    );
+    output.stdout
+}
+
 /// Feeds a process, reads all it says and waits for it.
 pub fn finish(mut process: Process, input: &[u8]) -> Result<Output> {
     let (stdin, stdout, stderr) = (process.stdin.take(), process.stdout.take(), process.stderr.take());

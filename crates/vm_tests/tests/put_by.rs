@@ -9,7 +9,7 @@ use std::time::Duration;
 use crumblecracker::session::{Process, ProcessOutput};
 use crumblecracker::{Command, Error, Instance, InstanceOptions, Share, TakeUpOptions};
 use vm_tests::program::{cc, said};
-use vm_tests::{Host, bash, command};
+use vm_tests::{Host, command, says};
 
 /// Takes it away whatever happens to the test.
 struct Saved<'a>(&'a Host, String);
@@ -33,17 +33,6 @@ impl Drop for Saved<'_> {
     fn drop(&mut self) {
         let _ = self.0.library.saved_guests().remove(&self.1);
     }
-}
-
-fn says(instance: &Instance, line: &str) -> String {
-    let output = bash(instance, line).unwrap();
-    assert_eq!(
-        (output.status, output.stderr.as_str()),
-        (0, ""),
-        "{line}: {}",
-        output.stdout
-    );
-    output.stdout
 }
 
 /// Reads `count` numbers, one a line, each of which is one more than the one before; gives the first.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crumblecracker::{Instance, InstanceOptions, Library, Share, Timeline};
 use tempfile::TempDir;
 use vm_tests::program::{cc, cc_run, said};
-use vm_tests::{Host, USERLAND, bash};
+use vm_tests::{Host, USERLAND, says};
 
 /// What tells that a guest came from a snapshot.
 const RESTORED: &str = "guest runs, restored";
@@ -43,17 +43,6 @@ fn start(host: &Host, options: &InstanceOptions) -> (Instance, bool) {
         .iter()
         .any(|moment| moment.what == RESTORED);
     (instance, restored)
-}
-
-fn says(instance: &Instance, line: &str) -> String {
-    let output = bash(instance, line).unwrap();
-    assert_eq!(
-        (output.status, output.stderr.as_str()),
-        (0, ""),
-        "{line}: {}",
-        output.stdout
-    );
-    output.stdout
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The platform devices around the CPU.
 //!
 //! **Knows:** the registers of the UART, I/O APIC, PCI host bridge, RTC, keyboard controller's reset and ACPI
-//! power registers, and the ACPI tables that tell a guest which of them are there.
+//! power registers, timing port, and the ACPI tables that tell a guest which of them are there.
 //! **Must never know:** a hypervisor, virtio, which host service stands behind a [`ByteStream`], or the
 //! addresses of a particular machine: those come in as arguments.
 //!
@@ -18,6 +18,7 @@ pub mod ioapic;
 pub mod pci_host;
 pub mod pm;
 pub mod rtc;
+pub mod timing;
 pub mod uart;
 
 pub use error::Error;

@@ -10,7 +10,7 @@ use machine::{BootImage, CommandLine, Machine, MachineConfig, Outcome};
 use crate::console::{ConsoleLog, ConsoleSink};
 use crate::plugs::plug;
 use crate::post_mortem::PostMortem;
-use crate::{Error, Result};
+use crate::{Error, Result, Timeline};
 
 /// What to boot.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +35,7 @@ pub fn boot_kernel(boot: &BootOnly<'_>, hypervisor: Arc<dyn Hypervisor>, sink: C
     let initramfs = fs::read(boot.initramfs).map_err(Error::file("read", boot.initramfs))?;
     let mut command_line = CommandLine::standard();
     command_line.push(boot.append);
-    let (backends, consoles) = plug(hypervisor, Vec::new(), Vec::new());
+    let (backends, consoles) = plug(hypervisor, Vec::new(), Vec::new(), &Timeline::default());
     let config = MachineConfig {
         memory_mib: boot.memory_mib,
         vcpus: 1,

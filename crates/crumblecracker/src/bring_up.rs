@@ -26,7 +26,7 @@ use crate::plugs::{Consoles, HostEntropy, PIPE_CAPACITY, plug};
 use crate::post_mortem::PostMortem;
 use crate::session::Session;
 use crate::snapshot_cache::{Filling, Key};
-use crate::{Error, InstanceOptions, KernelChoice, Library, Result};
+use crate::{Error, InstanceOptions, KernelChoice, Library, Result, Timeline};
 
 /// The unit with the guest program's greeting.
 pub(crate) const HELLO: &str = "session-hello";
@@ -126,7 +126,7 @@ impl Guest {
         filling: Option<Filling>,
         options: &InstanceOptions,
     ) -> Result<Self> {
-        let (backends, ends) = plug_all(hypervisor, file_systems);
+        let (backends, ends) = plug_all(hypervisor, file_systems, &options.timeline);
         let machine =
             Machine::boot(config, boot, backends).map_err(|error| not_booted(error, &options.kernel))?;
         options.timeline.mark("guest runs");
@@ -156,7 +156,7 @@ impl Guest {
         options: &InstanceOptions,
     ) -> Result<Self> {
         let hello = SavedHello::load(snapshot)?;
-        let (backends, ends) = plug_all(hypervisor, file_systems);
+        let (backends, ends) = plug_all(hypervisor, file_systems, &options.timeline);
         options.timeline.mark("snapshot opened");
         let machine = Machine::restore(config, snapshot, backends)?;
         machine.resume()?;
@@ -199,13 +199,17 @@ fn key(
     Key::of(texts.into_iter().chain([&cpuid[..], initramfs]).chain(tags))
 }
 
-pub(crate) fn plug_all(hypervisor: Arc<dyn Hypervisor>, file_systems: Vec<FileSystem>) -> (Backends, Ends) {
+pub(crate) fn plug_all(
+    hypervisor: Arc<dyn Hypervisor>,
+    file_systems: Vec<FileSystem>,
+    timeline: &Timeline,
+) -> (Backends, Ends) {
     let (channel, control) = byte_pipe(PIPE_CAPACITY);
     let control_port = SerialPort {
         name: PORT_NAME.to_owned(),
         stream: Box::new(channel),
     };
-    let (backends, consoles) = plug(hypervisor, vec![control_port], file_systems);
+    let (backends, consoles) = plug(hypervisor, vec![control_port], file_systems, timeline);
     (backends, Ends { control, consoles })
 }
 

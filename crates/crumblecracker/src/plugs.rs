@@ -6,6 +6,8 @@ use device_backends::{Entropy, HostEnd, byte_pipe};
 use hypervisor::Hypervisor;
 use machine::{Backends, FileSystem, SerialPort};
 
+use crate::Timeline;
+
 /// How many bytes wait in each direction of a console or of the control channel.
 pub(crate) const PIPE_CAPACITY: usize = 256 << 10;
 
@@ -24,11 +26,13 @@ pub(crate) struct Consoles {
     pub(crate) virtio: HostEnd,
 }
 
-/// Plugs in the consoles and entropy that every machine has; `ports` follow the console's own.
+/// Plugs in the consoles and entropy that every machine has; `ports` follow the console's own, and what the guest marks
+/// goes to `timeline`.
 pub(crate) fn plug(
     hypervisor: Arc<dyn Hypervisor>,
     ports: Vec<SerialPort>,
     file_systems: Vec<FileSystem>,
+    timeline: &Timeline,
 ) -> (Backends, Consoles) {
     let (serial, serial_end) = byte_pipe(PIPE_CAPACITY);
     let (console, console_end) = byte_pipe(PIPE_CAPACITY);
@@ -43,6 +47,7 @@ pub(crate) fn plug(
         console_ports,
         file_systems,
         entropy: Arc::new(HostEntropy),
+        marks: Arc::new(timeline.clone()),
     };
     let consoles = Consoles {
         serial: serial_end,

@@ -129,7 +129,7 @@ impl Instance {
             memory_mib: saved.memory_mib,
             vcpus: saved.vcpus,
         };
-        let (backends, ends) = bring_up::plug_all(hypervisor, file_systems);
+        let (backends, ends) = bring_up::plug_all(hypervisor, file_systems, &options.timeline);
         options.timeline.mark("snapshot opened");
         let machine = Machine::restore(&config, &snapshot, backends)?;
         restore_files(&snapshot, &served)?;

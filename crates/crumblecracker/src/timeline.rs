@@ -55,6 +55,13 @@ impl Timeline {
     }
 }
 
+/// Marks of the guest itself.
+impl device_backends::Marks for Timeline {
+    fn mark(&self, what: &str) {
+        Self::mark(self, format!("guest: {what}"));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

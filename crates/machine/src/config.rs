@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use device_backends::{ByteStream, Entropy, FileService};
+use device_backends::{ByteStream, Entropy, FileService, Marks};
 use hypervisor::Hypervisor;
 
 use crate::boot::CommandLine;
@@ -37,8 +37,10 @@ pub struct Backends {
     pub console_ports: Vec<SerialPort>,
     /// One virtio-fs device each.
     pub file_systems: Vec<FileSystem>,
-    /// For virtio-rng.
+    /// For virtio-rng, and for what tells clones apart.
     pub entropy: Arc<dyn Entropy>,
+    /// Who notes what the guest writes to the timing port.
+    pub marks: Arc<dyn Marks>,
 }
 
 /// One port of the virtio console.

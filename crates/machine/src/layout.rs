@@ -51,6 +51,9 @@ pub const GENERATION_LINE: u32 = 5;
 /// ACPI hardware-reduced registers: sleep control, sleep status, reset.
 pub const POWER_PORT: u16 = 0x600;
 
+/// Where a guest writes lines that are noted on the host's clock.
+pub const TIMING_PORT: u16 = 0x6c0;
+
 /// The least RAM a machine may have, in MiB: Debian's cloud kernel and its initramfs need about 60.
 pub const MIN_MEMORY_MIB: u64 = 80;
 /// The most RAM a machine may have, in MiB.

@@ -38,7 +38,11 @@ pub(crate) struct Parts {
 
 enum Cpus {
     Running(VcpuThreads),
-    Paused(Vec<Box<dyn Vcpu>>),
+    Paused {
+        vcpus: Vec<Box<dyn Vcpu>>,
+        /// It was restored, and has not run since: others may be in the same state.
+        is_clone: bool,
+    },
 }
 
 impl Machine {
@@ -62,11 +66,14 @@ impl Machine {
         })
     }
 
-    /// A machine that is ready and whose devices are paused.
-    pub(crate) fn paused(parts: Parts, vcpus: Vec<Box<dyn Vcpu>>) -> Self {
+    /// A machine in a restored state, whose devices are paused.
+    pub(crate) fn restored(parts: Parts, vcpus: Vec<Box<dyn Vcpu>>) -> Self {
         Self {
             parts,
-            cpus: Mutex::new(Cpus::Paused(vcpus)),
+            cpus: Mutex::new(Cpus::Paused {
+                vcpus,
+                is_clone: true,
+            }),
         }
     }
 
@@ -81,7 +88,10 @@ impl Machine {
         };
         let vcpus = threads.stop();
         let complete = vcpus.len() == self.parts.config.vcpus as usize;
-        *cpus = Cpus::Paused(vcpus);
+        *cpus = Cpus::Paused {
+            vcpus,
+            is_clone: false,
+        };
         if !complete || self.parts.end.wait(Some(Duration::ZERO)).is_some() {
             return Err(Error::Ended);
         }
@@ -92,10 +102,13 @@ impl Machine {
     /// Lets a machine that is paused go on.
     ///
     /// # Errors
-    /// [`Error::Thread`].
+    /// [`Error::Thread`]; [`Error::Entropy`] for one that was restored, which gets an identity of its own.
     pub fn resume(&self) -> Result<(), Error> {
         let mut cpus = self.cpus();
-        if let Cpus::Paused(vcpus) = &mut *cpus {
+        if let Cpus::Paused { vcpus, is_clone } = &mut *cpus {
+            if std::mem::take(is_clone) {
+                self.parts.generation.renew()?;
+            }
             let vcpus = std::mem::take(vcpus);
             self.parts.devices.resume();
             let threads = VcpuThreads::start(vcpus, &self.parts.io, &self.parts.end)?;
@@ -113,7 +126,7 @@ impl Machine {
         act: impl FnOnce(&mut [Box<dyn Vcpu>]) -> Result<T, Error>,
     ) -> Result<T, Error> {
         match &mut *self.cpus() {
-            Cpus::Paused(vcpus) if vcpus.len() == self.parts.config.vcpus as usize => act(vcpus),
+            Cpus::Paused { vcpus, .. } if vcpus.len() == self.parts.config.vcpus as usize => act(vcpus),
             _ => Err(Error::Ended),
         }
     }

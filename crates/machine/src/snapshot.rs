@@ -111,8 +111,7 @@ impl Machine {
         parts
             .vm
             .set_clock(std::time::Duration::from_nanos(clock.nanoseconds))?;
-        parts.generation.renew()?;
-        Ok(Self::paused(parts, vcpus))
+        Ok(Self::restored(parts, vcpus))
     }
 }
 

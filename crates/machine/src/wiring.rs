@@ -8,6 +8,7 @@ use chipset::ioapic::IoApic;
 use chipset::pci_host::{PciHost, PciHostConfig};
 use chipset::pm::{Power, PowerControl, PowerRegisters};
 use chipset::rtc::Rtc;
+use chipset::timing::Timing;
 use chipset::uart::Uart;
 use device_model::{Bus, Device, InterruptLine, MmioRange, MsiSink, SharedDevice};
 use guest_memory::GuestMemory;
@@ -54,15 +55,17 @@ pub(crate) fn wire(wires: &Wires, ioapic: &Arc<IoApic>, backends: Backends) -> R
         console_ports,
         file_systems,
         entropy,
+        marks,
         hypervisor: _,
     } = backends;
     let line = InterruptLine::new(ioapic.clone(), layout::UART_LINE);
     let uart = Uart::new("uart0", layout::UART_PORT, line, Arc::from(serial));
-    let on_ports: [SharedDevice; 4] = [
+    let on_ports: [SharedDevice; 5] = [
         uart.map_err(|error| refused("uart0", &error))?,
         shared(Rtc::new(Box::new(wall_clock))),
         shared(I8042::new(wires.power.clone())),
         shared(Power::new(POWER, wires.power.clone())),
+        shared(Timing::new(layout::TIMING_PORT, marks)),
     ];
     for device in on_ports {
         bus.add(&device)?;

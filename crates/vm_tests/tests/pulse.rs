@@ -62,6 +62,7 @@ impl Running {
             console_ports: vec![port("console", console), port(PORT_NAME, control)],
             file_systems: Vec::new(),
             entropy: Arc::new(Zeroes),
+            marks: Arc::new(()),
         })?;
         Ok(Self {
             machine,

@@ -5,19 +5,23 @@
 use std::process::Command as HostCommand;
 use std::sync::LazyLock;
 
-use crumblecracker::{Instance, InstanceOptions};
+use crumblecracker::{Instance, InstanceOptions, Timeline};
 use vm_tests::{Host, TOOLS, bash};
 
 /// One guest for all these tests.
 static GUEST: LazyLock<Instance> = LazyLock::new(|| {
     let options = InstanceOptions {
         memory_mib: 1024,
+        timeline: TIMELINE.clone(),
         ..InstanceOptions::default()
     };
     Host::open_with(TOOLS)
         .and_then(|host| Ok(host.start(&options)?))
         .expect("a guest")
 });
+
+/// When what happened in it.
+static TIMELINE: LazyLock<Timeline> = LazyLock::new(Timeline::default);
 
 /// What a line of bash prints in the guest.
 fn guest(line: &str) -> String {
@@ -172,4 +176,28 @@ int main(void) {
 fn code_made_at_run_time_is_the_code_that_runs() {
     let line = format!("d=$(mktemp -d) && cd $d && cat >j.c <<'END'\n{JIT}\nEND\ngcc -O2 j.c -o j && ./j");
     same(&line);
+}
+
+/// Writes a line to the timing port.
+const MARK: &str = r#"
+#include <sys/io.h>
+int main(void) {
+    if (ioperm(0x6c0, 1, 1)) return 1;
+    for (const char *at = "half of it is done\n"; *at; at++) outb(*at, 0x6c0);
+    return 0;
+}
+"#;
+
+#[test]
+fn program_marks_the_timeline_through_its_port() {
+    let line = format!("d=$(mktemp -d) && cd $d && cat >m.c <<'END'\n{MARK}\nEND\ngcc m.c -o m && ./m");
+
+    guest(&line);
+
+    let moments = TIMELINE.moments();
+    let mark = moments
+        .iter()
+        .position(|moment| moment.what == "guest: half of it is done");
+    let command = moments.iter().position(|moment| moment.what == "command runs");
+    assert!(mark.is_some() && command < mark, "{moments:?}");
 }

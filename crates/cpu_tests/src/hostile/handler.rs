@@ -1,4 +1,4 @@
-//! The exception handler of long mode: it writes down what happened, and goes on with the next part.
+//! The exception handler: it writes down what happened, and goes on with the next part.
 
 use iced_x86::code_asm::{
     CodeAssembler, al, cr2, ptr, qword_ptr, r8, r9, r10, r11, r12, r13, r14, r15, rax, rbp, rbx, rcx, rdi,
@@ -6,12 +6,12 @@ use iced_x86::code_asm::{
 };
 use iced_x86::{BlockEncoderOptions, IcedError};
 
-use super::place::{END_PORT, HANDLER, KERNEL, NEXT_PART, NEXT_RECORD, PARTS_LEFT, RECORD_WORDS};
+use super::place::{END_PORT, HANDLER, KERNEL, NEXT_PART, NEXT_RECORD, PARTS_LEFT, RECORD_LEN};
 
 /// Vectors with a handler.
 pub(super) const EXCEPTIONS: u8 = 32;
 /// Those that push an error code (Intel SDM vol. 3, table 6-1).
-pub(super) const WITH_ERROR_CODE: [u8; 8] = [8, 10, 11, 12, 13, 14, 17, 21];
+const WITH_ERROR_CODE: [u8; 8] = [8, 10, 11, 12, 13, 14, 17, 21];
 /// Words of what [`super::place::PARTS`] holds for a part: RIP, CS, RFLAGS, RSP, SS.
 pub(super) const PART_WORDS: usize = 5;
 
@@ -64,13 +64,13 @@ fn write_record(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.mov(r8, KERNEL)?;
     a.mov(rdi, qword_ptr(r8 + NEXT_RECORD as i32))?;
     a.mov(rsi, rsp)?;
-    a.mov(rcx, RECORD_WORDS)?;
+    a.mov(rcx, RECORD_LEN / 8)?;
     a.rep().movsq()?;
     a.mov(qword_ptr(r8 + NEXT_RECORD as i32), rdi)
 }
 
 fn next_part(a: &mut CodeAssembler) -> Result<(), IcedError> {
-    let frame = 8 * RECORD_WORDS as i32 - PART_WORDS as i32 * 8;
+    let frame = RECORD_LEN as i32 - PART_WORDS as i32 * 8;
     a.mov(rsi, qword_ptr(r8 + NEXT_PART as i32))?;
     a.lea(rdi, ptr(rsp + frame))?;
     a.mov(rcx, PART_WORDS as u64)?;

@@ -16,8 +16,6 @@ pub(super) const PARTS_LEFT: u64 = 0x8010;
 pub(super) const PARTS: u64 = 0x8100;
 pub(super) const RECORDS: u64 = 0x9000;
 pub(super) const HANDLER_STACK_TOP: u64 = 0xc000;
-/// The stack of 32-bit parts in ring 0, which exceptions do not leave.
-pub(super) const PART_STACK_TOP: u64 = 0xe000;
 /// Page tables that are made up.
 pub(super) const TABLES: u64 = 0x1_0000;
 pub(super) const TABLES_END: u64 = 0x2_0000;
@@ -40,9 +38,8 @@ pub(super) const RAM: [(u64, u64); 4] = [
     (IN_LARGE, 3 * PAGE),
 ];
 
-/// The kernel's memory again, in the linear address space of long mode and in one of 32 bits.
+/// The kernel's memory again, in the linear address space.
 pub(super) const KERNEL: u64 = 0xffff_8000_0000_0000;
-pub(super) const KERNEL_32: u64 = 0xf800_0000;
 
 pub(super) const PAGE: u64 = 0x1000;
 /// Runs of linear pages that tables are made up for, as (first page, number): neighbours, others that share their
@@ -58,17 +55,14 @@ pub(super) const RUNS: [(u64, usize); 6] = [
 /// Where code of each part begins: so many pages for one.
 pub(super) const CODE_LINEAR: u64 = 0x80_0000;
 pub(super) const CODE_STRIDE: u64 = 3 * PAGE;
-/// A large page, one where it is of 4 MiB, and a huge one.
+/// A large page and a huge one.
 pub(super) const LARGE: u64 = 0xa0_0000;
-pub(super) const LARGE_4M: u64 = 0xc0_0000;
 pub(super) const HUGE: u64 = 0x4000_0000;
 
 /// Parts of a program, each of which ends with an exception.
 pub(super) const MOST_PARTS: usize = 8;
-/// Words of a record: CR2, general registers, vector, error code, and what the processor pushed; of 64 bits in long
-/// mode, else of 32.
-pub(super) const RECORD_WORDS: u64 = 24;
-pub(super) const RECORD_WORDS_32: u64 = 16;
+/// Bytes of a record: CR2, general registers, vector, error code, and what the processor pushed.
+pub(super) const RECORD_LEN: u64 = 24 * 8;
 /// A write to this port ends the program.
 pub(super) const END_PORT: u16 = 0xf4;
 
@@ -77,9 +71,3 @@ pub(super) const USER_SS: u16 = 0x2b;
 pub(super) const KERNEL_CS: u16 = 0x10;
 pub(super) const KERNEL_SS: u16 = 0x18;
 pub(super) const TSS_SELECTOR: u16 = 0x40;
-/// Flat 32-bit code, and 16-bit code that begins at [`CODE_LINEAR`], of ring 3.
-pub(super) const USER_CS_32: u16 = 0x53;
-pub(super) const USER_CS_16: u16 = 0x5b;
-/// The first of so many segments that no kernel would make.
-pub(super) const ODD: u16 = 0x63;
-pub(super) const ODD_COUNT: u16 = 10;

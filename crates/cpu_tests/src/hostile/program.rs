@@ -1,4 +1,4 @@
-//! Parts of programs in 64-bit code: accesses of every kind to places where something is wrong.
+//! Parts of programs: accesses of every kind to places where something is wrong.
 
 use iced_x86::code_asm::{
     AsmMemoryOperand, AsmRegister64, CodeAssembler, byte_ptr, ptr, qword_ptr, r8, r9, r10, r11, r12, r13,
@@ -7,24 +7,22 @@ use iced_x86::code_asm::{
 use iced_x86::code_asm::{al, ax, eax, edx, mm1, mm2, xmm1, xmm2, xmm3, ymm1, ymm2};
 use iced_x86::{Code, IcedError, Instruction, MemoryOperand, Register};
 
-use super::paging::Paging;
-use super::place::{HUGE, IN_LARGE, MOST_PARTS, PAGE};
+use super::place::{CODE_LINEAR, CODE_STRIDE, HUGE, IN_LARGE, LARGE, MOST_PARTS, PAGE, RUNS};
 use crate::random::Random;
 
 /// Registers that hold addresses.
 const POINTERS: [AsmRegister64; 5] = [rbx, rbp, rsi, rdi, r12];
 
 /// An address near a border, in most cases.
-pub(super) fn address(paging: Paging, random: &mut Random) -> u64 {
-    let (large, shift) = paging.large();
+pub(super) fn address(random: &mut Random) -> u64 {
     let page = match random.below(16) {
-        0 => large + IN_LARGE % (1 << shift) + random.below(4) as u64 * PAGE,
-        1 => large + (1 << shift) - PAGE * random.below(2) as u64,
+        0 => LARGE + IN_LARGE % (1 << 21) + random.below(4) as u64 * PAGE,
+        1 => LARGE + (1 << 21) - PAGE * random.below(2) as u64,
         2 => HUGE + IN_LARGE % (1 << 30) + random.below(4) as u64 * PAGE,
-        3 => paging.code(random.below(MOST_PARTS)),
+        3 => CODE_LINEAR + random.below(MOST_PARTS) as u64 * CODE_STRIDE,
         4 => random.next(),
         _ => {
-            let (first, count) = random.pick(&paging.runs());
+            let (first, count) = random.pick(&RUNS);
             first.wrapping_add(random.below(count) as u64 * PAGE)
         }
     };
@@ -33,7 +31,7 @@ pub(super) fn address(paging: Paging, random: &mut Random) -> u64 {
         1 => random.next() & 0xff8,
         _ => 0xfff - random.next() % 40,
     };
-    paging.cut((page & !(PAGE - 1)).wrapping_add(offset))
+    (page & !(PAGE - 1)).wrapping_add(offset)
 }
 
 /// Code of part `number` at `at`: none of it leaves flags undefined.
@@ -41,7 +39,7 @@ pub(super) fn part(random: &mut Random, at: u64, supervisor: bool) -> Result<Vec
     let mut a = CodeAssembler::new(64)?;
     for pointer in POINTERS {
         if random.once_in(3) {
-            let to = address(Paging::FourLevel, random);
+            let to = address(random);
             a.mov(pointer, to)?;
         }
     }
@@ -151,7 +149,7 @@ fn strings(a: &mut CodeAssembler, random: &mut Random) -> Result<(), IcedError> 
 
 fn stack(a: &mut CodeAssembler, random: &mut Random) -> Result<(), IcedError> {
     if random.once_in(4) {
-        a.mov(rsp, address(Paging::FourLevel, random))?;
+        a.mov(rsp, address(random))?;
     }
     match random.below(9) {
         0 => a.push(rax),

@@ -4,7 +4,7 @@
 //! their entries look like is their own files' business.
 
 mod four_level;
-mod narrow;
+mod legacy;
 mod pae;
 
 use std::collections::BTreeMap;
@@ -73,7 +73,7 @@ impl Tables {
         filling.all(random, how);
         tables.pages = filling.pages;
         if how.mixed {
-            for format in [&narrow::FORMAT, &pae::FORMAT] {
+            for format in [&legacy::FORMAT, &pae::FORMAT] {
                 Filling::of(format, &mut tables).all(random, how);
             }
         }

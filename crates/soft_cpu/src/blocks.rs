@@ -1,5 +1,8 @@
 //! Decoded code, kept by the physical page it lies in.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -10,7 +13,7 @@ use iced_x86::{
 use crate::cpu::{Cpu, Mode, SegReg};
 use crate::exception::Exception;
 use crate::exec::{Exec, Handler, undefined};
-use crate::memory::{Access, PAGE_OFFSET, PAGE_SIZE};
+use crate::memory::{Access, PAGE_OFFSET, PAGE_SIZE, within_limit};
 use crate::translate::Translation;
 use crate::{integer, system, vector, x87};
 
@@ -33,6 +36,8 @@ pub(crate) struct Block {
     pub(crate) ops: Box<[Op]>,
     /// Guest-physical addresses of the pages it lies in.
     pages: [Option<u64>; 2],
+    /// How many bytes its instructions have.
+    len: u64,
     pub(crate) translation: Translation,
 }
 
@@ -102,6 +107,8 @@ pub(crate) struct Blocks {
     cold: usize,
     /// The block that is being executed, if any, was dropped: its next instruction may be another one now.
     stale: bool,
+    /// How often code of some page was to be forgotten.
+    forgotten: u64,
 }
 
 /// The most instructions of one block.
@@ -303,7 +310,7 @@ impl Exec<'_> {
             mode,
         };
         if let Some(&slot) = self.cpu.blocks.by_key.get(&key) {
-            if self.second_page_is(slot)? {
+            if self.is_inside_segment(slot) && self.second_page_is(slot, linear)? {
                 return Ok(slot);
             }
             self.forget_page(gpa);
@@ -313,18 +320,36 @@ impl Exec<'_> {
         } else if self.cpu.blocks.cold >= MAX_COLD {
             self.cpu.blocks.sweep();
         }
-        // The page is watched before it is read, so that no store in between is missed.
-        self.watch(gpa);
-        let block = self.decode_block(gpa)?;
+        let block = loop {
+            // The page is watched before it is read, so that no store in between is missed.
+            self.watch(gpa);
+            let before = self.cpu.blocks.forgotten;
+            let block = self.decode_block(gpa)?;
+            // Looking up its second page may have marked an entry of a table that lies in the first. It is known now.
+            if self.cpu.blocks.forgotten == before {
+                break block;
+            }
+        };
         Ok(self.cpu.blocks.insert(key, block))
     }
 
-    /// Whether the second page of a block that has one is still where it was decoded from.
-    fn second_page_is(&mut self, slot: usize) -> Result<bool, Exception> {
+    /// Whether the code segment reaches to the end of a block, which may have been decoded in another one.
+    fn is_inside_segment(&mut self, slot: usize) -> bool {
+        let len = self.cpu.blocks.block_mut(slot).map_or(0, |block| block.len);
+        self.segment_has(self.cpu.rip, len)
+    }
+
+    /// Whether code of `len` bytes at `rip` lies in the code segment.
+    fn segment_has(&self, rip: u64, len: u64) -> bool {
+        self.cpu.mode.bits == 64 || within_limit(self.cpu.segment(SegReg::Cs), rip, len)
+    }
+
+    /// Whether the second page of a block at `linear` that has one is still where it was decoded from.
+    fn second_page_is(&mut self, slot: usize, linear: u64) -> Result<bool, Exception> {
         let Some(page) = self.cpu.blocks.block_mut(slot).and_then(|block| block.pages[1]) else {
             return Ok(true);
         };
-        let next = (self.cpu.rip | PAGE_OFFSET).wrapping_add(1);
+        let next = self.cpu.rip.wrapping_add(PAGE_SIZE - (linear & PAGE_OFFSET));
         let next = self.code_address(next)?;
         Ok(self.translate_code(next)? == page)
     }
@@ -393,7 +418,14 @@ impl Exec<'_> {
                 pages[1] = Some(next_gpa & !PAGE_OFFSET);
                 instruction = decode(&bytes[..MAX_LEN], self.cpu.mode.bits, ip);
             }
-            at += instruction.len().max(1);
+            let end = at + instruction.len().max(1);
+            if !self.segment_has(start, end as u64) {
+                if at > 0 {
+                    break;
+                }
+                return Err(Exception::PROTECTION);
+            }
+            at = end;
             let (handler, defined) = match self.handler(&instruction) {
                 Some(handler) => (handler, true),
                 None => (undefined as Handler, false),
@@ -412,6 +444,7 @@ impl Exec<'_> {
         let block = Block {
             ops: ops.as_slice().into(),
             pages,
+            len: at as u64,
             translation: Translation::default(),
         };
         self.cpu.blocks.gathering = ops;
@@ -452,6 +485,7 @@ impl Exec<'_> {
 
     /// Forgets the code that this vCPU decoded from the page at `gpa`.
     pub(crate) fn forget_page(&mut self, gpa: u64) {
+        self.cpu.blocks.forgotten += 1;
         for (slot, block) in self.cpu.blocks.drop_page(gpa) {
             self.cpu.unlink(slot, &block);
         }

@@ -88,7 +88,7 @@ impl Exec<'_> {
         self.linear_probe(set, linear, bytes.len() as u64, Access::Read)?;
         let mut done = 0;
         while done < bytes.len() {
-            let at = self.wrap(linear.wrapping_add(done as u64));
+            let at = self.behind(linear, done as u64);
             let len = in_page(at, bytes.len() - done);
             let gpa = self.translate(set, at, Access::Read)?;
             self.physical_read(gpa, &mut bytes[done..done + len]);
@@ -102,7 +102,7 @@ impl Exec<'_> {
         self.linear_probe(set, linear, bytes.len() as u64, Access::Write)?;
         let mut done = 0;
         while done < bytes.len() {
-            let at = self.wrap(linear.wrapping_add(done as u64));
+            let at = self.behind(linear, done as u64);
             let len = in_page(at, bytes.len() - done);
             let gpa = self.translate(set, at, Access::Write)?;
             self.physical_write(gpa, &bytes[done..done + len]);
@@ -121,7 +121,7 @@ impl Exec<'_> {
     ) -> Result<(), Exception> {
         let mut done = 0;
         while done < len {
-            let at = self.wrap(linear.wrapping_add(done));
+            let at = self.behind(linear, done);
             self.translate(set, at, access)?;
             done += PAGE_SIZE - (at & PAGE_OFFSET);
         }
@@ -207,12 +207,14 @@ impl Exec<'_> {
         self.note_store(gpa, len);
     }
 
-    /// Linear addresses have 32 bits outside IA-32e mode.
-    fn wrap(&self, linear: u64) -> u64 {
-        if self.cpu.long_mode() {
-            linear
+    /// Where the byte `offset` behind `linear` is: outside 64-bit code linear addresses have 32 bits. What begins above
+    /// is a table of the processor's own in IA-32e mode, whatever the code is.
+    pub(crate) fn behind(&self, linear: u64, offset: u64) -> u64 {
+        let at = linear.wrapping_add(offset);
+        if self.cpu.mode.bits == 64 || linear >> 32 != 0 {
+            at
         } else {
-            linear & 0xffff_ffff
+            at & 0xffff_ffff
         }
     }
 }

@@ -9,6 +9,8 @@ mod operand;
 mod page_bits;
 mod paging;
 mod physical;
+#[cfg(test)]
+mod tests;
 mod tlb;
 
 use guest_memory::{GuestMemory, RamView};

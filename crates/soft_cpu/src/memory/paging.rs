@@ -32,8 +32,11 @@ const FAULT_FETCH: u32 = 1 << 4;
 /// Width of physical addresses, as CPUID leaf 0x80000008 says.
 pub(crate) const PHYSICAL_BITS: u32 = 46;
 const ADDRESS: u64 = ((1 << PHYSICAL_BITS) - 1) & !PAGE_OFFSET;
-/// Bits 51 to the width of physical addresses are reserved.
+/// Bits 51 to the width of physical addresses are reserved; in PAE tables those above as well, up to the last but one.
 const TOO_HIGH: u64 = ((1 << 52) - 1) & !((1 << PHYSICAL_BITS) - 1);
+const ABOVE_PAE: u64 = !NO_EXECUTE & !((1 << 52) - 1);
+/// CR3 has 32 bits where tables are not those of IA-32e mode (Intel SDM vol. 3, tables 4-3 and 4-7).
+const NARROW_ROOT: u64 = 0xffff_ffff;
 
 /// Where a page is, and what may be remembered about it.
 #[derive(Clone, Copy, Debug)]
@@ -99,7 +102,7 @@ impl Exec<'_> {
         linear: u64,
         access: Access,
     ) -> Result<Translation, Exception> {
-        let fault = |code| Err(self::fault(self, set, linear, access, code));
+        let fault = |exec: &Self, code| Err(self::fault(exec, set, linear, access, code));
         let mut table = self.root(format);
         let mut rights = Rights {
             writable: true,
@@ -109,17 +112,17 @@ impl Exec<'_> {
         for (level, &(shift, bits)) in format.levels.iter().enumerate() {
             let at = table + (linear >> shift & ((1 << bits) - 1)) * format.entry;
             let Some(entry) = self.memory.ram().load(at, format.entry as usize) else {
-                return fault(0);
+                return fault(self, 0);
             };
             if entry & PRESENT == 0 {
-                return fault(0);
+                return fault(self, 0);
             }
             // The four entries at the root of PAE tables have neither rights nor marks.
             let directory_pointer = format.levels.len() == 3 && level == 0;
             let last = level + 1 == format.levels.len();
             let large = !last && entry & LARGE != 0 && self.large_pages(format, level);
             if self.reserved(format, entry, level, large, directory_pointer) {
-                return fault(FAULT_PRESENT | FAULT_RESERVED);
+                return fault(self, FAULT_PRESENT | FAULT_RESERVED);
             }
             if !directory_pointer {
                 rights.writable &= entry & WRITABLE != 0;
@@ -134,7 +137,7 @@ impl Exec<'_> {
                 continue;
             }
             if !allowed(self, set, access, &rights) {
-                return fault(FAULT_PRESENT);
+                return fault(self, FAULT_PRESENT);
             }
             let dirty = access == Access::Write;
             self.mark(at, format.entry, entry, ACCESSED | if dirty { DIRTY } else { 0 });
@@ -147,7 +150,7 @@ impl Exec<'_> {
                 shift: shift as u8,
             });
         }
-        fault(0)
+        fault(self, 0)
     }
 
     /// Where `linear` is in physical memory, whoever may access it; looking changes nothing.
@@ -182,12 +185,13 @@ impl Exec<'_> {
         }
     }
 
-    /// Where the first table is.
+    /// Where the first table is. PAE's four pointers are looked at in each walk, not when CR3 is loaded: that is how
+    /// AMD's processors have it for guests (AMD APM vol. 2, 15.25.10), so a bad pointer is a page fault.
     fn root(&self, format: &Format) -> u64 {
-        if format.levels.len() == 3 {
-            self.cpu.cr3 & !0x1f & (ADDRESS | 0xfe0)
-        } else {
-            self.cpu.cr3 & ADDRESS
+        match format.levels.len() {
+            4 => self.cpu.cr3 & ADDRESS,
+            3 => self.cpu.cr3 & NARROW_ROOT & !0x1f,
+            _ => self.cpu.cr3 & NARROW_ROOT & ADDRESS,
         }
     }
 
@@ -211,12 +215,17 @@ impl Exec<'_> {
         // The root has no pages of its own: the bit is reserved there.
         let large_root = format.levels.len() == 4 && level == 0 && entry & LARGE != 0;
         let pointer_bits = pointer && entry & 0x1e6 != 0;
-        entry & TOO_HIGH != 0 || no_execute || misplaced || large_root || pointer_bits
+        let above = format.levels.len() == 3 && entry & ABOVE_PAE != 0;
+        entry & TOO_HIGH != 0 || above || no_execute || misplaced || large_root || pointer_bits
     }
 
-    /// Sets bits in an entry that others may change at the same moment.
-    fn mark(&self, at: u64, size: u64, entry: u64, bits: u64) {
+    /// Sets bits in an entry that others may change at the same moment. It is a store as any other: code may lie
+    /// there.
+    fn mark(&mut self, at: u64, size: u64, entry: u64, bits: u64) {
         let mut entry = entry;
+        if entry & bits == bits {
+            return;
+        }
         while entry & bits != bits {
             match self
                 .memory
@@ -227,7 +236,7 @@ impl Exec<'_> {
                 _ => break,
             }
         }
-        self.memory.mark_dirty(at);
+        self.note_store(at, size);
     }
 }
 

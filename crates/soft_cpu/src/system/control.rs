@@ -127,10 +127,11 @@ fn clts(exec: &mut Exec<'_>, _: &Instruction) -> Result<(), Exception> {
 fn invlpg(exec: &mut Exec<'_>, instruction: &Instruction) -> Result<(), Exception> {
     exec.check_privilege()?;
     let (segment, offset) = exec.effective_address(instruction);
-    let based = exec.cpu.mode.bits != 64 || matches!(segment, SegReg::Fs | SegReg::Gs);
+    let narrow = exec.cpu.mode.bits != 64;
+    let based = narrow || matches!(segment, SegReg::Fs | SegReg::Gs);
     let base = if based { exec.cpu.segment(segment).base } else { 0 };
     let linear = base.wrapping_add(offset);
-    if !exec.cpu.long_mode() {
+    if narrow {
         exec.cpu.flush_page(linear & 0xffff_ffff);
     } else if is_canonical(linear) {
         exec.cpu.flush_page(linear);

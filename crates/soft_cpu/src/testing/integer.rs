@@ -1,6 +1,8 @@
 //! A processor with memory that executes general instructions from bytes.
 
-use guest_memory::GuestMemory;
+use std::sync::Arc;
+
+use guest_memory::{GuestMemory, WriteObserver};
 use hypervisor::x86_64::{CpuidLeaf, Segment, SegmentAttributes};
 
 use super::{NoDevices, flat_cpu};
@@ -18,6 +20,13 @@ pub(crate) const START: u64 = CODE + 0x800;
 /// Where the stack pointer begins.
 pub(crate) const TOP: u64 = STACK + 0x8000;
 
+/// Pages can be watched where somebody is told. There are no devices that write.
+struct Nobody;
+
+impl WriteObserver for Nobody {
+    fn page_written(&self, _gpa: u64) {}
+}
+
 /// A processor and its memory, without paging.
 pub(crate) struct Machine {
     pub(crate) cpu: Box<Cpu>,
@@ -27,12 +36,12 @@ pub(crate) struct Machine {
 impl Machine {
     /// 16-, 32- or 64-bit code with flat segments at privilege level 0, all instructions there.
     pub(crate) fn new(bits: u8) -> Self {
+        let ram = GuestMemory::anonymous(&[(CODE, 0x1_0000), (DATA, 0x1_0000), (STACK, 0x1_0000)]).unwrap();
+        let nobody: Arc<dyn WriteObserver> = Arc::new(Nobody);
+        ram.observe_writes(&nobody);
         let mut machine = Self {
             cpu: flat_cpu(leaves(), START),
-            memory: Memory::default().with(
-                &GuestMemory::anonymous(&[(CODE, 0x1_0000), (DATA, 0x1_0000), (STACK, 0x1_0000)]).unwrap(),
-                false,
-            ),
+            memory: Memory::default().with(&ram, false),
         };
         let mut code = Segment::flat_code32(8);
         match bits {

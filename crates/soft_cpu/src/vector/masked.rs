@@ -52,7 +52,7 @@ fn store_bytes(exec: &mut Exec<'_>, instruction: &Instruction) -> Result<(), Exc
     let set = exec.cpu.mode.set;
     exec.linear_probe(set, start, 16, Access::Write)?;
     for index in (0..16).filter(|&index| chosen::<1>(&by, index)) {
-        let at = start.wrapping_add(index as u64);
+        let at = exec.behind(start, index as u64);
         exec.linear_store(set, at, 1, bytes[index].into())?;
     }
     Ok(())

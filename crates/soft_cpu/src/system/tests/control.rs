@@ -5,6 +5,8 @@ use crate::exception::Exception;
 use crate::system;
 use crate::testing::system::*;
 
+use hypervisor::x86_64::Segment;
+
 /// `mov cr0,rax` and its like.
 const TO_CR0: &[u8] = &[0x0f, 0x22, 0xc0];
 const TO_CR3: &[u8] = &[0x0f, 0x22, 0xd8];
@@ -47,6 +49,23 @@ fn paging_with_lme_activates_long_mode() {
 
     assert_eq!(machine.cpu.efer, c::EFER_LME | c::EFER_LMA);
     assert_eq!(machine.cpu.mode.bits, 32);
+}
+
+#[test]
+fn invlpg_in_compatibility_mode_wraps_its_address_at_4_gib() {
+    let mut machine = Machine::long();
+    machine.cpu.set_segment(SegReg::Cs, Segment::flat_code32(CODE32));
+    machine.cpu.segments[SegReg::Ds as usize].base = 0xffff_f000;
+    machine
+        .cpu
+        .tlb
+        .fill(TlbSet::User, 0x5000, 0x5000, 0x7000, true, false);
+    machine.cpu.gpr[Cpu::RAX] = 0x6000;
+
+    // invlpg [eax]
+    machine.run(&[0x0f, 0x01, 0x38]).unwrap();
+
+    assert_eq!(machine.cpu.tlb.find_read(TlbSet::User, 0x5000), None);
 }
 
 #[test]

@@ -92,7 +92,7 @@ fn store_selected(exec: &mut Exec<'_>, instruction: &Instruction) -> Result<(), 
     let set = exec.cpu.mode.set;
     exec.linear_probe(set, start, 8, Access::Write)?;
     for lane in (0..8).filter(selected) {
-        exec.linear_store(set, start.wrapping_add(lane), 1, value[lane as usize].into())?;
+        exec.linear_store(set, exec.behind(start, lane), 1, value[lane as usize].into())?;
     }
     Ok(())
 }

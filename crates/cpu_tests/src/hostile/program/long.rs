@@ -1,4 +1,4 @@
-//! Parts of programs: accesses of every kind to places where something is wrong.
+//! Parts in 64-bit code.
 
 use iced_x86::code_asm::{
     AsmMemoryOperand, AsmRegister64, CodeAssembler, byte_ptr, ptr, qword_ptr, r8, r9, r10, r11, r12, r13,
@@ -7,35 +7,20 @@ use iced_x86::code_asm::{
 use iced_x86::code_asm::{al, ax, eax, edx, mm1, mm2, xmm1, xmm2, xmm3, ymm1, ymm2};
 use iced_x86::{Code, IcedError, Instruction, MemoryOperand, Register};
 
-use super::place::{CODE_LINEAR, CODE_STRIDE, HUGE, IN_LARGE, LARGE, MOST_PARTS, PAGE, RUNS};
+use super::far;
+use crate::hostile::part::Plan;
+use crate::hostile::setting::Kind;
 use crate::random::Random;
 
 /// Registers that hold addresses.
 const POINTERS: [AsmRegister64; 5] = [rbx, rbp, rsi, rdi, r12];
 
-/// An address near a border, in most cases.
-pub(super) fn address(random: &mut Random) -> u64 {
-    let page = match random.below(16) {
-        0 => LARGE + IN_LARGE % (1 << 21) + random.below(4) as u64 * PAGE,
-        1 => LARGE + (1 << 21) - PAGE * random.below(2) as u64,
-        2 => HUGE + IN_LARGE % (1 << 30) + random.below(4) as u64 * PAGE,
-        3 => CODE_LINEAR + random.below(MOST_PARTS) as u64 * CODE_STRIDE,
-        4 => random.next(),
-        _ => {
-            let (first, count) = random.pick(&RUNS);
-            first.wrapping_add(random.below(count) as u64 * PAGE)
-        }
-    };
-    let offset = match random.below(4) {
-        0 => random.next() & 0xfff,
-        1 => random.next() & 0xff8,
-        _ => 0xfff - random.next() % 40,
-    };
-    (page & !(PAGE - 1)).wrapping_add(offset)
+fn address(random: &mut Random) -> u64 {
+    super::address(random, Kind::Long)
 }
 
-/// Code of part `number` at `at`: none of it leaves flags undefined.
-pub(super) fn part(random: &mut Random, at: u64, supervisor: bool) -> Result<Vec<u8>, IcedError> {
+/// Code of a part, which may go on with one of the `later` ones: none of it leaves flags undefined.
+pub(super) fn part(random: &mut Random, plan: &Plan, later: &[Plan]) -> Result<Vec<u8>, IcedError> {
     let mut a = CodeAssembler::new(64)?;
     for pointer in POINTERS {
         if random.once_in(3) {
@@ -44,8 +29,10 @@ pub(super) fn part(random: &mut Random, at: u64, supervisor: bool) -> Result<Vec
         }
     }
     for _ in 0..3 + random.below(8) {
-        if supervisor && random.once_in(8) {
+        if plan.level == 0 && random.once_in(8) {
             privileged(&mut a, random)?;
+        } else if plan.mixed && random.once_in(12) {
+            far::long(&mut a, random, plan, later)?;
         } else {
             match random.below(6) {
                 0 | 1 => general(&mut a, random)?,
@@ -57,7 +44,7 @@ pub(super) fn part(random: &mut Random, at: u64, supervisor: bool) -> Result<Vec
         }
     }
     a.int3()?;
-    a.assemble(at)
+    a.assemble(plan.ip)
 }
 
 fn operand(random: &mut Random) -> AsmMemoryOperand {

@@ -52,13 +52,10 @@ impl Devices {
         for device in &self.locked {
             let mut device = lock(device);
             let name = device.name().to_owned();
-            let restored = snapshot.unit(&name).and_then(|unit| device.restore(&unit));
-            restored.map_err(|error| error.in_unit(&name))?;
+            snapshot.load(&name, |unit| device.restore(unit))?;
         }
         for device in &self.concurrent {
-            let name = device.name();
-            let restored = snapshot.unit(name).and_then(|unit| device.restore(&unit));
-            restored.map_err(|error| error.in_unit(name))?;
+            snapshot.load(device.name(), |unit| device.restore(unit))?;
         }
         Ok(())
     }

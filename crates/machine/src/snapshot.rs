@@ -91,10 +91,10 @@ impl Machine {
         let parts = Parts::new(config, backends)?;
         check_units(&parts, snapshot)?;
         let states = (0..config.vcpus as usize)
-            .map(|index| load(snapshot, &vcpu_unit(index), CpuState::load))
+            .map(|index| snapshot.load(&vcpu_unit(index), CpuState::load))
             .collect::<Result<Vec<_>, _>>()?;
-        let clock: SavedClock = load(snapshot, CLOCK, |unit| unit.decode(SCHEMA))?;
-        let extents: SavedExtents = load(snapshot, EXTENTS, |unit| unit.decode(SCHEMA))?;
+        let clock: SavedClock = snapshot.load(CLOCK, |unit| unit.decode(SCHEMA))?;
+        let extents: SavedExtents = snapshot.load(EXTENTS, |unit| unit.decode(SCHEMA))?;
         parts.devices.pause();
         parts.devices.restore(snapshot)?;
         let extents = extents
@@ -140,15 +140,6 @@ fn vcpu_unit(index: usize) -> String {
     format!("vcpu{index}")
 }
 
-fn load<T>(
-    snapshot: &Snapshot,
-    name: &str,
-    decode: impl FnOnce(&Unit) -> Result<T, saved_state::Error>,
-) -> Result<T, Error> {
-    let unit = snapshot.unit(name).and_then(|unit| decode(&unit));
-    Ok(unit.map_err(|error| error.in_unit(name))?)
-}
-
 /// That the snapshot is of such a machine and its CPUs can be had here; what they show.
 fn compatible(
     config: &MachineConfig,
@@ -163,7 +154,7 @@ fn compatible(
             differences.push(format!("{name} is {found}, not {wanted}"));
         }
     }
-    let leaves = load(snapshot, CPUID, CpuidLeaf::load_all)?;
+    let leaves = snapshot.load(CPUID, CpuidLeaf::load_all)?;
     // Seen from one vCPU: what a host shows may depend on where it was asked.
     let here = for_vcpu(&hypervisor.capabilities().cpuid, 0, config.vcpus);
     let there = for_vcpu(&leaves, 0, config.vcpus);

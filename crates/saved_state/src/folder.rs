@@ -217,6 +217,15 @@ impl Snapshot {
         })
     }
 
+    /// What `decode` makes of the unit of that name; its errors name the unit.
+    ///
+    /// # Errors
+    /// [`Error::MissingUnit`], what `decode` says.
+    pub fn load<T>(&self, name: &str, decode: impl FnOnce(&Unit) -> Result<T, Error>) -> Result<T, Error> {
+        let loaded = self.unit(name).and_then(|unit| decode(&unit));
+        loaded.map_err(|error| error.in_unit(name))
+    }
+
     /// Opens one of the files for reading.
     ///
     /// # Errors

@@ -18,6 +18,8 @@ pub mod ioapic;
 pub mod pci_host;
 pub mod pm;
 pub mod rtc;
+#[cfg(test)]
+mod testing;
 pub mod timing;
 pub mod uart;
 

@@ -6,6 +6,7 @@ use saved_state::{Saved, Unit};
 
 use super::super::{IoApic, RouteObserver};
 use super::*;
+use crate::testing::{changes, refused_or_faithful};
 
 const GPA: u64 = 0xfec0_0000;
 
@@ -137,16 +138,9 @@ fn restore_what_no_guest_can_bring_about_is_refused() {
 proptest! {
     #[test]
     fn restore_of_changed_bytes_is_refused_or_faithful(
-        changes in prop::collection::vec(any::<(prop::sample::Index, u8)>(), 0..3),
+        changes in changes(),
         any: Vec<u8>,
     ) {
-        let mut unit = busy().save();
-        for (at, value) in changes {
-            *at.get_mut(&mut unit.bytes) = value;
-        }
-        let again = restored(&unit);
-        prop_assert!(again.is_err() || again.unwrap() == unit);
-        let foreign = Unit { schema: 1, bytes: any };
-        prop_assert!(restored(&foreign).is_err());
+        refused_or_faithful(busy().save(), changes, any, restored)?;
     }
 }

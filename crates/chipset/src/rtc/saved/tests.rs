@@ -6,6 +6,7 @@ use saved_state::Unit;
 
 use super::super::registers::{DATA, INDEX, REGISTER_D};
 use super::*;
+use crate::testing::{changes, refused_or_faithful};
 
 fn rtc() -> Rtc {
     Rtc::new(Box::new(|| Duration::ZERO))
@@ -51,16 +52,9 @@ fn restore_index_that_does_not_exist_is_refused() {
 proptest! {
     #[test]
     fn restore_of_changed_bytes_is_refused_or_faithful(
-        changes in prop::collection::vec(any::<(prop::sample::Index, u8)>(), 0..3),
+        changes in changes(),
         any: Vec<u8>,
     ) {
-        let mut unit = busy().save();
-        for (at, value) in changes {
-            *at.get_mut(&mut unit.bytes) = value;
-        }
-        let again = restored(&unit).map(|rtc| rtc.save());
-        prop_assert!(again.is_err() || again.unwrap() == unit);
-        let foreign = Unit { schema: 1, bytes: any };
-        prop_assert!(restored(&foreign).is_err());
+        refused_or_faithful(busy().save(), changes, any, |unit| restored(unit).map(|device| device.save()))?;
     }
 }

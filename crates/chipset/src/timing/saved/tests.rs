@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use saved_state::Unit;
 
 use super::*;
+use crate::testing::{changes, refused_or_faithful};
 
 fn timing() -> Timing {
     Timing::new(0x6c0, Arc::new(()))
@@ -52,16 +53,9 @@ fn restore_line_that_no_guest_could_write_is_refused() {
 proptest! {
     #[test]
     fn restore_of_changed_bytes_is_refused_or_faithful(
-        changes in prop::collection::vec(any::<(prop::sample::Index, u8)>(), 0..3),
+        changes in changes(),
         any: Vec<u8>,
     ) {
-        let mut unit = busy().save();
-        for (at, value) in changes {
-            *at.get_mut(&mut unit.bytes) = value;
-        }
-        let again = restored(&unit).map(|timing| timing.save());
-        prop_assert!(again.is_err() || again.unwrap() == unit);
-        let foreign = Unit { schema: 1, bytes: any };
-        prop_assert!(restored(&foreign).is_err());
+        refused_or_faithful(busy().save(), changes, any, |unit| restored(unit).map(|device| device.save()))?;
     }
 }

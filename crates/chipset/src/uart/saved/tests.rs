@@ -6,6 +6,7 @@ use saved_state::{Saved, Unit};
 
 use super::super::tests::Port;
 use super::*;
+use crate::testing::{changes, refused_or_faithful};
 
 /// Both FIFOs filled, the interrupt high, and every register other than at power-on.
 fn busy() -> Port {
@@ -144,16 +145,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn restore_of_changed_bytes_is_refused_or_faithful(
-        changes in prop::collection::vec(any::<(prop::sample::Index, u8)>(), 0..3),
+        changes in changes(),
         any: Vec<u8>,
     ) {
-        let mut unit = save(&busy());
-        for (at, value) in changes {
-            *at.get_mut(&mut unit.bytes) = value;
-        }
-        let again = restored(&unit);
-        prop_assert!(again.is_err() || again.unwrap() == unit);
-        let foreign = Unit { schema: 1, bytes: any };
-        prop_assert!(restored(&foreign).is_err());
+        refused_or_faithful(save(&busy()), changes, any, restored)?;
     }
 }

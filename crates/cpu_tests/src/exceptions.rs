@@ -1,7 +1,7 @@
 //! The guest's exception handlers: they leave in a block what Linux leaves in a signal's context.
 
 use anyhow::{Context, Result};
-use iced_x86::code_asm::{CodeAssembler, al, qword_ptr, r15, rax};
+use iced_x86::code_asm::{CodeAssembler, CodeLabel, al, qword_ptr, r15, rax};
 use iced_x86::{BlockEncoderOptions, IcedError};
 
 use crate::block::index;
@@ -21,6 +21,23 @@ pub(crate) struct Stubs {
     pub(crate) vectors: Vec<(u8, u64)>,
 }
 
+/// Where each vector's handler begins: it pushes a zero where the processor pushes no error code, then the vector, and
+/// goes on at `common`.
+pub(crate) fn entries(a: &mut CodeAssembler, common: CodeLabel) -> Result<Vec<CodeLabel>, IcedError> {
+    let mut entries = Vec::new();
+    for vector in 0..EXCEPTIONS {
+        let mut label = a.create_label();
+        a.set_label(&mut label)?;
+        if !WITH_ERROR_CODE.contains(&vector) {
+            a.push(0)?;
+        }
+        a.push(i32::from(vector))?;
+        a.jmp(common)?;
+        entries.push(label);
+    }
+    Ok(entries)
+}
+
 /// # Errors
 /// None that its callers could do anything about.
 pub(crate) fn assemble(at: u64, harness: &Harness) -> Result<Stubs> {
@@ -31,16 +48,7 @@ fn stubs(at: u64, harness: &Harness) -> Result<Stubs, IcedError> {
     let mut a = CodeAssembler::new(64)?;
     let mut common = a.create_label();
     let mut labels = Vec::new();
-    for vector in 0..EXCEPTIONS {
-        let mut label = a.create_label();
-        a.set_label(&mut label)?;
-        if !WITH_ERROR_CODE.contains(&vector) {
-            a.push(0)?;
-        }
-        a.push(i32::from(vector))?;
-        a.jmp(common)?;
-        labels.push((vector, label));
-    }
+    labels.extend((0..).zip(entries(&mut a, common)?));
     let mut end = a.create_label();
     a.set_label(&mut end)?;
     a.out(END_PORT, al)?;

@@ -6,7 +6,7 @@ use iced_x86::code_asm::{
 };
 use iced_x86::{BlockEncoderOptions, Code, IcedError, Instruction};
 
-use super::{EXCEPTIONS, WITH_ERROR_CODE};
+use crate::exceptions;
 use crate::hostile::part;
 use crate::hostile::place::{
     END_PORT, FRAME, HANDLER, KERNEL, KERNEL_CS32, NARROW_HANDLER, NEXT_PART, NEXT_RECORD, PARTS_LEFT,
@@ -29,17 +29,7 @@ pub(super) struct Long {
 pub(super) fn assemble(mixed: bool) -> Result<Long, IcedError> {
     let mut a = CodeAssembler::new(64)?;
     let mut common = a.create_label();
-    let mut entries = Vec::new();
-    for vector in 0..EXCEPTIONS {
-        let mut label = a.create_label();
-        a.set_label(&mut label)?;
-        if !WITH_ERROR_CODE.contains(&vector) {
-            a.push(0)?;
-        }
-        a.push(i32::from(vector))?;
-        a.jmp(common)?;
-        entries.push(label);
-    }
+    let entries = exceptions::entries(&mut a, common)?;
     a.set_label(&mut common)?;
     write_record(&mut a)?;
     let (mut more, mut arrival) = (a.create_label(), a.create_label());

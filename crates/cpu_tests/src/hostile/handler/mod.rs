@@ -11,11 +11,6 @@ use iced_x86::IcedError;
 
 use super::place::HANDLER;
 
-/// Vectors with a handler.
-const EXCEPTIONS: u8 = 32;
-/// Those that push an error code (Intel SDM vol. 3, table 6-1).
-const WITH_ERROR_CODE: [u8; 8] = [8, 10, 11, 12, 13, 14, 17, 21];
-
 /// The code of handlers and where it begins for each vector.
 pub(super) struct Handlers {
     pub(super) long: (Vec<u8>, Vec<u64>),

@@ -6,7 +6,7 @@ use iced_x86::code_asm::{
 };
 use iced_x86::{BlockEncoderOptions, Code, IcedError, Instruction};
 
-use super::{EXCEPTIONS, WITH_ERROR_CODE};
+use crate::exceptions;
 use crate::hostile::part::{self, word};
 use crate::hostile::place::{
     END_PORT, FRAME, KERNEL_CS, KERNEL_SS, NARROW_HANDLER, NARROW_IDTR, NEXT_PART, NEXT_RECORD, PARTS_LEFT,
@@ -27,17 +27,7 @@ pub(super) fn assemble(arrival: u64) -> Result<(Vec<u8>, Vec<u64>), IcedError> {
     let mut a = CodeAssembler::new(32)?;
     switch(&mut a, arrival)?;
     let mut common = a.create_label();
-    let mut entries = Vec::new();
-    for vector in 0..EXCEPTIONS {
-        let mut label = a.create_label();
-        a.set_label(&mut label)?;
-        if !WITH_ERROR_CODE.contains(&vector) {
-            a.push(0)?;
-        }
-        a.push(i32::from(vector))?;
-        a.jmp(common)?;
-        entries.push(label);
-    }
+    let entries = exceptions::entries(&mut a, common)?;
     a.set_label(&mut common)?;
     write_record(&mut a)?;
     let mut over = a.create_label();

@@ -240,7 +240,6 @@ impl Device for VirtioPci {
         self.reset_device();
         self.config.reset();
         self.interrupts.msix.reset();
-        self.tell_doorbells();
     }
 
     fn pause(&mut self) {

@@ -19,7 +19,7 @@ use machine::{
 use saved_state::{Snapshot, Unit, record};
 use tracing::{debug, warn};
 
-use crate::console::ConsoleLog;
+use crate::console::{ConsoleLog, ConsoleSink};
 use crate::error::one_line;
 use crate::kernel::Kernel;
 use crate::plugs::{Consoles, HostEntropy, PIPE_CAPACITY, plug};
@@ -130,14 +130,14 @@ impl Guest {
         let machine =
             Machine::boot(config, boot, backends).map_err(|error| not_booted(error, &options.kernel))?;
         options.timeline.mark("guest runs");
-        let (console, control) = follow(ends, &machine, options)?;
+        let (console, control) = follow(ends, &machine, options.console.as_ref())?;
         let (session, hello) = greeted(control, &machine, &console, options)?;
         options.timeline.mark("guest program ready");
         let keeping = match filling {
             Some(filling) => capture(&machine, &session, &hello, filling)?,
             None => None,
         };
-        session.configure(&hello, configuration(options)?)?;
+        session.configure(&hello, configuration(&options.hostname)?)?;
         options.timeline.mark("guest configured");
         Ok(Self {
             machine,
@@ -161,9 +161,9 @@ impl Guest {
         let machine = Machine::restore(config, snapshot, backends)?;
         machine.resume()?;
         options.timeline.mark("guest runs, restored");
-        let (console, control) = follow(ends, &machine, options)?;
+        let (console, control) = follow(ends, &machine, options.console.as_ref())?;
         let session = Session::reopen(control)?;
-        let configured = session.configure(&hello, configuration(options)?);
+        let configured = session.configure(&hello, configuration(&options.hostname)?);
         configured.map_err(|error| match machine.wait(Some(Duration::ZERO)) {
             None => error,
             Some(outcome) => Error::BootEnded(PostMortem::new(Some(outcome), &console)),
@@ -213,15 +213,15 @@ pub(crate) fn plug_all(
     (backends, Ends { control, consoles })
 }
 
-/// Listens to the consoles, and closes the control channel when the machine ends.
+/// Listens to the consoles, for `sink` as well, and closes the control channel when the machine ends.
 pub(crate) fn follow(
     ends: Ends,
     machine: &Machine,
-    options: &InstanceOptions,
+    sink: Option<&ConsoleSink>,
 ) -> Result<(ConsoleLog, HostEnd)> {
     let console = ConsoleLog::default();
-    console.follow(ends.consoles.serial, options.console.clone())?;
-    console.follow(ends.consoles.virtio, options.console.clone())?;
+    console.follow(ends.consoles.serial, sink.cloned())?;
+    console.follow(ends.consoles.virtio, sink.cloned())?;
     close_at_end(machine.handle(), ends.control.clone())?;
     Ok((console, ends.control))
 }
@@ -275,9 +275,8 @@ impl SavedHello {
     }
 
     pub(crate) fn load(snapshot: &Snapshot) -> Result<Hello> {
-        let unit = snapshot.unit(HELLO);
-        let saved = unit.and_then(|unit| unit.decode::<Self>(HELLO_SCHEMA));
-        Ok(saved.map_err(|error| error.in_unit(HELLO))?.into())
+        let saved: Self = snapshot.load(HELLO, |unit| unit.decode(HELLO_SCHEMA))?;
+        Ok(saved.into())
     }
 }
 
@@ -370,7 +369,7 @@ fn greeted(
 }
 
 /// What makes this guest itself.
-pub(crate) fn configuration(options: &InstanceOptions) -> Result<Configure> {
+pub(crate) fn configuration(hostname: &str) -> Result<Configure> {
     let mut entropy = vec![0; 64];
     HostEntropy.fill(&mut entropy).map_err(|source| Error::Host {
         doing: "get random bytes",
@@ -379,7 +378,7 @@ pub(crate) fn configuration(options: &InstanceOptions) -> Result<Configure> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(Configure {
         version: 0,
-        hostname: options.hostname.clone().into_bytes(),
+        hostname: hostname.as_bytes().to_vec(),
         wall_clock_ns: u64::try_from(now.as_nanos()).unwrap_or(0),
         entropy,
     })

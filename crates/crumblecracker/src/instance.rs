@@ -23,7 +23,7 @@ use crate::{Error, Image, KernelChoice, Library, Profiler, Result, Timeline};
 /// The most that is read of an image's passwd and group.
 const ACCOUNTS_MAX: u64 = 4 << 20;
 /// virtio-fs tag of the root.
-pub(crate) const ROOT_TAG: &str = "root";
+const ROOT_TAG: &str = "root";
 
 /// A folder or file of the host inside the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,14 +146,8 @@ impl Instance {
         options: &InstanceOptions,
         progress: &dyn oci::Progress,
     ) -> Result<Self> {
-        let root = root_tree(image, &options.hostname)?;
+        let (root, served, mounts) = serve(image, &options.hostname, &options.shares)?;
         let accounts = accounts(&root);
-        let mut served = vec![Served {
-            tag: ROOT_TAG.to_owned(),
-            server: Arc::new(Server::new(Arc::new(root))),
-        }];
-        let (mounts, shares) = shares(&options.shares)?;
-        served.extend(shares);
         let file_systems = served.iter().map(Served::file_system).collect();
         let Guest {
             machine,
@@ -282,7 +276,23 @@ pub(crate) fn accounts(root: &Overlay) -> Accounts {
     }
 }
 
-pub(crate) fn root_tree(image: &Image, hostname: &str) -> Result<Overlay> {
+/// The root, all file systems with it as the first, and how shares are mounted.
+pub(crate) fn serve(
+    image: &Image,
+    hostname: &str,
+    shared: &[Share],
+) -> Result<(Arc<Overlay>, Vec<Served>, Vec<Mount>)> {
+    let root = Arc::new(root_tree(image, hostname)?);
+    let mut served = vec![Served {
+        tag: ROOT_TAG.to_owned(),
+        server: Arc::new(Server::new(root.clone())),
+    }];
+    let (mounts, shares) = shares(shared)?;
+    served.extend(shares);
+    Ok((root, served, mounts))
+}
+
+fn root_tree(image: &Image, hostname: &str) -> Result<Overlay> {
     let tree = ImageTree::new(image.index()?);
     let root = Overlay::new(Arc::new(tree), &OverlayOptions::default())?;
     let hosts =
@@ -294,7 +304,7 @@ pub(crate) fn root_tree(image: &Image, hostname: &str) -> Result<Overlay> {
 }
 
 /// One virtio-fs device for each share. A single file is shared through the folder it is in.
-pub(crate) fn shares(shares: &[Share]) -> Result<(Vec<Mount>, Vec<Served>)> {
+fn shares(shares: &[Share]) -> Result<(Vec<Mount>, Vec<Served>)> {
     let mut mounts = Vec::new();
     let mut served = Vec::new();
     for (index, share) in shares.iter().enumerate() {

@@ -9,14 +9,13 @@ use std::sync::Arc;
 use hypervisor::Hypervisor;
 use machine::{Machine, MachineConfig};
 use saved_state::{Snapshot, Unit, record};
-use vfs::{Overlay, Server};
 
 use crate::bring_up::{self, SavedHello};
-use crate::instance::{self, ROOT_TAG, Served};
+use crate::instance::{self, Served};
 use crate::saved_guests::SavedGuests;
 use crate::session::{Process, Session};
 use crate::snapshot_cache::Filling;
-use crate::{ConsoleSink, Error, Image, Instance, InstanceOptions, Library, PullOptions, PullPolicy};
+use crate::{ConsoleSink, Error, Image, Instance, Library, PullOptions, PullPolicy};
 use crate::{Progress, Result, Share, Timeline};
 
 /// The unit of the instance itself, of its session, and what the units of file systems begin with.
@@ -119,11 +118,11 @@ impl Instance {
         progress: &Arc<dyn Progress>,
     ) -> Result<(Self, Vec<Process>)> {
         let snapshot = library.saved_guests().open(name)?;
-        let saved: SavedInstance = decode(&snapshot, INSTANCE)?;
+        let saved: SavedInstance = snapshot.load(INSTANCE, |unit| unit.decode(SCHEMA))?;
         let hello = SavedHello::load(&snapshot)?;
         let image = image_of(library, &saved, progress)?;
         let shares = matched(&saved.shares, &options.shares)?;
-        let (root, served) = serve(&image, &saved.hostname, &shares)?;
+        let (root, served, _) = instance::serve(&image, &saved.hostname, &shares)?;
         let file_systems = served.iter().map(Served::file_system).collect();
         let config = MachineConfig {
             memory_mib: saved.memory_mib,
@@ -133,16 +132,12 @@ impl Instance {
         options.timeline.mark("snapshot opened");
         let machine = Machine::restore(&config, &snapshot, backends)?;
         restore_files(&snapshot, &served)?;
-        let instance_options = InstanceOptions {
-            hostname: options.hostname.clone().unwrap_or(saved.hostname),
-            console: options.console.clone(),
-            ..InstanceOptions::default()
-        };
-        let (console, control) = bring_up::follow(ends, &machine, &instance_options)?;
-        let (session, processes) = Session::resume(control, &unit(&snapshot, SESSION)?, &options.timeline)?;
+        let hostname = options.hostname.clone().unwrap_or(saved.hostname);
+        let (console, control) = bring_up::follow(ends, &machine, options.console.as_ref())?;
+        let (session, processes) = Session::resume(control, &snapshot.unit(SESSION)?, &options.timeline)?;
         machine.resume()?;
         options.timeline.mark("guest runs, restored");
-        session.configure(&hello, bring_up::configuration(&instance_options)?)?;
+        session.configure(&hello, bring_up::configuration(&hostname)?)?;
         options.timeline.mark("guest configured");
         let instance = Self {
             machine,
@@ -154,20 +149,11 @@ impl Instance {
             keeping: None,
             hello,
             served,
-            hostname: instance_options.hostname,
+            hostname,
             shares,
         };
         Ok((instance, processes))
     }
-}
-
-fn unit(snapshot: &Snapshot, name: &str) -> Result<Unit> {
-    Ok(snapshot.unit(name).map_err(|error| error.in_unit(name))?)
-}
-
-fn decode<T: saved_state::Saved>(snapshot: &Snapshot, name: &str) -> Result<T> {
-    let decoded = unit(snapshot, name)?.decode(SCHEMA);
-    Ok(decoded.map_err(|error| error.in_unit(name))?)
 }
 
 /// The image that the guest runs from: the very same, as inode numbers are its own.
@@ -214,21 +200,10 @@ fn matched(saved: &[SavedShare], given: &[Share]) -> Result<Vec<Share>> {
     saved.iter().map(find).collect()
 }
 
-fn serve(image: &Image, hostname: &str, shares: &[Share]) -> Result<(Arc<Overlay>, Vec<Served>)> {
-    let root = Arc::new(instance::root_tree(image, hostname)?);
-    let mut served = vec![Served {
-        tag: ROOT_TAG.to_owned(),
-        server: Arc::new(Server::new(root.clone())),
-    }];
-    let (_, shares) = instance::shares(shares)?;
-    served.extend(shares);
-    Ok((root, served))
-}
-
 fn restore_files(snapshot: &Snapshot, served: &[Served]) -> Result<()> {
     let mut contents = snapshot.file(CONTENTS)?;
     for Served { tag, server } in served {
-        server.restore(&unit(snapshot, &format!("{FILE_SYSTEM}{tag}"))?, &mut contents)?;
+        server.restore(&snapshot.unit(&format!("{FILE_SYSTEM}{tag}"))?, &mut contents)?;
     }
     Ok(())
 }

@@ -94,7 +94,7 @@ impl SnapshotCache {
 
     /// The entry of that key, if it is whole.
     pub(crate) fn find(&self, key: &Key) -> Option<Snapshot> {
-        let path = self.folder.join(&key.0);
+        let path = self.path(key);
         // Most misses are this one, and nobody needs to hear of it.
         fs::symlink_metadata(&path).ok()?;
         // That is told once, by who would fill an entry; what is not ours is not swept either.
@@ -139,7 +139,7 @@ impl SnapshotCache {
         let Some(lock) = self.lock(&key.0)? else {
             return Ok(None);
         };
-        let place = self.folder.join(&key.0);
+        let place = self.path(key);
         if place.exists() {
             return Ok(None);
         }

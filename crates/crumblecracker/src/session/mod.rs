@@ -39,7 +39,7 @@ pub struct Session {
 struct Shared {
     writer: Mutex<HostEnd>,
     /// Held by who reads the channel; whoever wants the writer as well takes that first.
-    decoding: Mutex<Decoding>,
+    decoder: Mutex<Decoder<ToHost>>,
     next_id: AtomicU32,
     table: Mutex<Table>,
     /// A file request was answered, or the channel is gone.
@@ -67,34 +67,16 @@ impl Table {
     }
 }
 
-/// What is known of frames that come in.
-#[derive(Default)]
-struct Decoding {
-    decoder: Decoder<ToHost>,
-}
-
-impl Decoding {
-    /// Takes all that has come, and hands it on.
-    fn take_in(&mut self, channel: &HostEnd, shared: &Shared, hello: &dyn Fn(Hello)) -> Result<(), String> {
-        let mut bytes = [0; 16 << 10];
-        while let count @ 1.. = channel.read_available(&mut bytes) {
-            self.decoder.push(&bytes[..count]);
-            dispatch_all(&mut self.decoder, shared, hello)?;
-        }
-        Ok(())
-    }
-}
-
 /// What these locks guard is meaningful at every step, so poisoning does no harm.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shared {
-    fn new(channel: HostEnd, next_id: u32, decoding: Decoding) -> Self {
+    fn new(channel: HostEnd, next_id: u32, decoder: Decoder<ToHost>) -> Self {
         Self {
             writer: Mutex::new(channel),
-            decoding: Mutex::new(decoding),
+            decoder: Mutex::new(decoder),
             next_id: AtomicU32::new(next_id),
             table: Mutex::default(),
             file_answered: Condvar::new(),
@@ -174,7 +156,7 @@ impl Session {
         deadline: Duration,
         give_up: &dyn Fn() -> Result<()>,
     ) -> Result<(Self, Hello)> {
-        let shared = Arc::new(Shared::new(channel.clone(), 1, Decoding::default()));
+        let shared = Arc::new(Shared::new(channel.clone(), 1, Decoder::new()));
         let (session, hello) = Self::serve(channel, shared)?;
         let hello = wait_for_hello(&hello, deadline, give_up)?;
         Ok((session, hello))
@@ -185,7 +167,7 @@ impl Session {
     /// # Errors
     /// The host gives no thread.
     pub(crate) fn reopen(channel: HostEnd) -> Result<Self> {
-        let shared = Arc::new(Shared::new(channel.clone(), 1, Decoding::default()));
+        let shared = Arc::new(Shared::new(channel.clone(), 1, Decoder::new()));
         Ok(Self::serve(channel, shared)?.0)
     }
 
@@ -280,12 +262,27 @@ fn read_channel(channel: HostEnd, shared: &Shared, hello: &SyncSender<Hello>) {
         if !channel.wait_readable() {
             break "the machine has ended".to_owned();
         }
-        if let Err(reason) = lock(&shared.decoding).take_in(&channel, shared, &hello) {
+        if let Err(reason) = take_in(&channel, &mut lock(&shared.decoder), shared, &hello) {
             break format!("it broke the control protocol: {reason}");
         }
     };
     shared.close(reason);
     channel.shutdown();
+}
+
+/// Takes all that has come, and hands it on.
+fn take_in(
+    channel: &HostEnd,
+    decoder: &mut Decoder<ToHost>,
+    shared: &Shared,
+    hello: &dyn Fn(Hello),
+) -> Result<(), String> {
+    let mut bytes = [0; 16 << 10];
+    while let count @ 1.. = channel.read_available(&mut bytes) {
+        decoder.push(&bytes[..count]);
+        dispatch_all(decoder, shared, hello)?;
+    }
+    Ok(())
 }
 
 fn dispatch_all(decoder: &mut Decoder<ToHost>, shared: &Shared, hello: &dyn Fn(Hello)) -> Result<(), String> {

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use device_backends::HostEnd;
-use guest_protocol::{ReceiveCredit, SendCredit, Stream};
+use guest_protocol::{Decoder, ReceiveCredit, SendCredit, Stream};
 use saved_state::{Unit, record, require};
 
 use super::process::{Process, ProcessEntry};
 use super::streams::{InputGate, OutputQueue};
-use super::{Decoding, Session, Shared};
+use super::{Session, Shared};
 use crate::plugs::PIPE_CAPACITY;
 use crate::{Error, Result, Timeline};
 
@@ -91,10 +91,8 @@ impl Session {
         let shared = &self.shared;
         // Nobody sends meanwhile.
         let channel = super::lock(&shared.writer);
-        let mut decoding = super::lock(&shared.decoding);
-        decoding
-            .take_in(&channel, shared, &|_| {})
-            .map_err(Error::Guest)?;
+        let mut decoder = super::lock(&shared.decoder);
+        super::take_in(&channel, &mut decoder, shared, &|_| {}).map_err(Error::Guest)?;
         let table = shared.table();
         let mut processes: Vec<_> = table
             .processes
@@ -104,7 +102,7 @@ impl Session {
         processes.sort_by_key(|process| process.id);
         let saved = SavedSession {
             next_id: shared.next_id.load(Ordering::Relaxed),
-            partial: decoding.decoder.rest().to_vec(),
+            partial: decoder.rest().to_vec(),
             untaken: channel.untaken(),
             processes,
         };
@@ -135,9 +133,9 @@ impl Session {
         let mut ids = HashSet::new();
         let unique = saved.processes.iter().all(|process| ids.insert(process.id));
         require(unique, "the numbers of processes")?;
-        let mut decoding = Decoding::default();
-        decoding.decoder.push(&saved.partial);
-        let shared = Arc::new(Shared::new(channel.clone(), saved.next_id, decoding));
+        let mut decoder = Decoder::new();
+        decoder.push(&saved.partial);
+        let shared = Arc::new(Shared::new(channel.clone(), saved.next_id, decoder));
         let mut processes = Vec::new();
         for process in saved.processes {
             let id = process.id;
@@ -177,7 +175,7 @@ mod tests {
     use std::io::Write;
 
     use device_backends::{ByteStream, DeviceEnd, byte_pipe};
-    use guest_protocol::{Decoder, Exec, ExitStatus, Exited, Frame, Stdio, ToGuest, ToHost};
+    use guest_protocol::{Exec, ExitStatus, Exited, Frame, Stdio, ToGuest, ToHost};
     use proptest::prelude::*;
 
     use super::*;

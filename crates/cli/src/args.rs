@@ -15,7 +15,7 @@ use crate::values::{self, VolumeSpec};
 #[derive(Debug, Parser)]
 #[command(
     version,
-    override_usage = "cc [run] [OPTIONS] IMAGE [COMMAND [ARGUMENT]...]\n       cc pull|images|rmi|doctor [OPTIONS] ...",
+    override_usage = "cc [run] [OPTIONS] IMAGE [COMMAND [ARGUMENT]...]\n       cc pull|images|rmi|snapshot|cache|doctor [OPTIONS] ...",
     after_help = "The word `run` may be left out; `cc run --help` lists its options.",
     arg_required_else_help = true
 )]

@@ -1,4 +1,5 @@
-//! The command line: `cc [run] IMAGE [COMMAND…]`, `cc pull`, `cc images`, `cc rmi`, `cc doctor`.
+//! The command line: `cc [run] IMAGE [COMMAND…]`, `cc pull`, `cc images`, `cc rmi`, `cc snapshot`, `cc cache`,
+//! `cc doctor`.
 //!
 //! **Knows:** words and options, the terminal it stands in, the signals of its own process, and how things are
 //! told to people.

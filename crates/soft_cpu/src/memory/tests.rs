@@ -50,7 +50,7 @@ fn pae_entry_with_a_bit_that_four_level_tables_ignore_is_reserved() {
     let loaded = [0, 52, 62].map(|bit| load(&mut pae(PAGE | ALL | 1 << bit)));
 
     let reserved = Exception::page_fault(LINEAR, RESERVED);
-    assert_eq!(loaded, [Ok(0x1234), Err(reserved.clone()), Err(reserved)]);
+    assert_eq!(loaded, [Ok(0x1234), Err(reserved), Err(reserved)]);
 }
 
 #[test]

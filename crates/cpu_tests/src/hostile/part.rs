@@ -97,7 +97,7 @@ impl Plan {
         plan.descriptors = [code.descriptor(), data.descriptor()];
         let own = PART_SEGMENTS + number as u16 * 16;
         let (_, flat) = flat_segments(32, plan.level);
-        let own_data = own + 8 | u16::from(plan.level);
+        let own_data = (own + 8) | u16::from(plan.level);
         let mut segment = |choices: &[u16]| u64::from(random.pick(choices));
         let words = &mut plan.words;
         words[word::RIP] = plan.ip;

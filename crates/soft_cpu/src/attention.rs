@@ -14,6 +14,8 @@ pub(crate) const FORGET_WRITES: u32 = 1 << 2;
 pub(crate) const CODE_CHANGED: u32 = 1 << 3;
 /// Somebody wants to know where guest code is.
 pub(crate) const SAMPLE: u32 = 1 << 4;
+/// Another vCPU wants to be alone with guest memory.
+pub(crate) const PAUSE: u32 = 1 << 5;
 
 /// A word that guest code looks at before every block, and a place to sleep.
 #[derive(Debug)]
@@ -127,6 +129,11 @@ impl Attention {
     /// Takes [`FORGET_WRITES`] alone, where it was asked.
     pub(crate) fn take_forget_writes(&self) -> bool {
         self.word.fetch_and(!FORGET_WRITES, Ordering::SeqCst) & FORGET_WRITES != 0
+    }
+
+    /// Whether `run` is to return.
+    pub(crate) fn is_kicked(&self) -> bool {
+        self.word.load(Ordering::SeqCst) & KICK != 0
     }
 
     /// The word itself, for translated code.

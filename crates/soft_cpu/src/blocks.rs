@@ -365,10 +365,7 @@ impl Exec<'_> {
             let before = other.ask_to_forget();
             while !other.has_forgotten(before) {
                 // It may be waiting for this vCPU in the same way.
-                if mine.take_forget_writes() {
-                    self.cpu.tlb.forget_writes(None);
-                    mine.note_forgotten();
-                }
+                self.forget_writes_where_asked(&mine);
                 std::thread::yield_now();
             }
         }

@@ -13,6 +13,7 @@ mod attention;
 mod blocks;
 mod cpu;
 mod exception;
+mod exclusive;
 mod exec;
 mod integer;
 mod memory;

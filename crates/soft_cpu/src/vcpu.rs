@@ -6,7 +6,7 @@ use std::time::Instant;
 use hypervisor::x86_64::{Activity, CpuState, CpuStateAccess};
 use hypervisor::{Error, GuestIo, Kick, StopReason, Vcpu};
 
-use crate::attention::{Attention, CODE_CHANGED, EVENT, FORGET_WRITES, KICK, SAMPLE};
+use crate::attention::{Attention, CODE_CHANGED, EVENT, FORGET_WRITES, KICK, PAUSE, SAMPLE};
 use crate::cpu::{Cpu, SegReg, flags};
 use crate::exception::Exception;
 use crate::exec::Exec;
@@ -87,6 +87,11 @@ impl Exec<'_> {
                 attention.post(asked & !KICK);
                 self.trace_exit("kicked");
                 return StopReason::Kicked;
+            }
+            if asked & PAUSE != 0 {
+                self.pause(attention);
+                asked = asked & !PAUSE | attention.take();
+                continue;
             }
             match self.attend(asked, attention) {
                 Ok(Next::Execute) => {}

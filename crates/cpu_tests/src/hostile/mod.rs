@@ -7,6 +7,10 @@
 //! byte of RAM. RAM lies between addresses that end the process when they are accessed (`guest_memory` maps it so): a
 //! stray access cannot stay unseen.
 //!
+//! *Long* programs are 64-bit code throughout. In *mixed* ones each part has a mode of its own, and parts of ring 0 go to
+//! others by themselves. Only 64-bit code is ever translated, so what those compare is what the tiers make of the way
+//! between modes; that nothing but RAM is reached holds for all.
+//!
 //! *Tame* cases have tables that programs do not reach, so the tiers are compared where code remained what it was:
 //! registers, RAM with the marks in page tables, and what devices saw, in its order. *Wild* ones map everything, their
 //! own tables, code and handler among it. What remains remembered of tables that changed is open then, and only the

@@ -11,6 +11,7 @@ use super::registers::{
 };
 use super::{Apic, State};
 use crate::attention::{Attention, EVENT};
+use crate::exclusive::Exclusive;
 use crate::memory::{PAGE_OFFSET, PHYSICAL_BITS};
 
 /// Model-specific registers of this part.
@@ -41,6 +42,7 @@ struct Message {
 #[derive(Debug, Default)]
 pub(crate) struct Interconnect {
     apics: RwLock<Vec<Arc<Apic>>>,
+    exclusive: Exclusive,
 }
 
 impl Interconnect {
@@ -49,6 +51,11 @@ impl Interconnect {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .push(apic);
+    }
+
+    /// Which of the vCPUs is alone with guest memory.
+    pub(crate) fn exclusive(&self) -> &Exclusive {
+        &self.exclusive
     }
 
     /// The attention of every vCPU but `id`.
@@ -98,9 +105,13 @@ impl WriteObserver for Interconnect {
 impl Apic {
     /// The attention of every other vCPU.
     pub(crate) fn other_attentions(&self) -> Vec<Arc<Attention>> {
-        self.others
-            .upgrade()
+        self.interconnect()
             .map_or_else(Vec::new, |others| others.others(self.id))
+    }
+
+    /// What connects it with the others of its VM.
+    pub(crate) fn interconnect(&self) -> Option<Arc<Interconnect>> {
+        self.others.upgrade()
     }
 
     fn is_addressed(&self, message: &Message) -> bool {

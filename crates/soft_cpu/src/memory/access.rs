@@ -138,7 +138,10 @@ impl Exec<'_> {
         locked: bool,
         mut change: impl FnMut(u64) -> u64,
     ) -> Result<(u64, u64), Exception> {
-        if locked && (linear & PAGE_OFFSET) + size as u64 <= PAGE_SIZE {
+        if locked && is_split(linear, size) {
+            return self.alone(|exec| exec.linear_update(set, linear, size, false, change));
+        }
+        if locked {
             let gpa = self.translate(set, linear, Access::Write)?;
             if let Some(mut old) = self.memory.ram().load(gpa, size) {
                 loop {
@@ -217,6 +220,11 @@ impl Exec<'_> {
             at & 0xffff_ffff
         }
     }
+}
+
+/// Whether an access is over the end of eight aligned bytes, which the host's processor exchanges as one.
+fn is_split(linear: u64, size: usize) -> bool {
+    linear % 8 + size as u64 > 8
 }
 
 /// How many of `left` bytes from `at` on lie in its page.

@@ -59,13 +59,14 @@ fn invlpg_in_compatibility_mode_wraps_its_address_at_4_gib() {
     machine
         .cpu
         .tlb
-        .fill(TlbSet::User, 0x5000, 0x5000, 0x7000, true, false);
-    machine.cpu.gpr[Cpu::RAX] = 0x6000;
+        .fill(TlbSet::User, 0x20_5000, 0x5000, 0x7000, true, false);
+    machine.cpu.tlb.note_large_page(0x20_0000, 21);
+    machine.cpu.gpr[Cpu::RAX] = 0x20_a000;
 
     // invlpg [eax]
     machine.run(&[0x0f, 0x01, 0x38]).unwrap();
 
-    assert_eq!(machine.cpu.tlb.find_read(TlbSet::User, 0x5000), None);
+    assert_eq!(machine.cpu.tlb.find_read(TlbSet::User, 0x20_5000), None);
 }
 
 #[test]

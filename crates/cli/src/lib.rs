@@ -1,4 +1,5 @@
-//! The command line: `cc [run] IMAGE [COMMAND…]`, `cc pull`, `cc images`, `cc rmi`, `cc doctor`.
+//! The command line: `cc [run] IMAGE [COMMAND…]`; `cc start`, `exec`, `ps`, `logs`, `stop`; `cc pull`, `images`,
+//! `rmi`, `cache`, `doctor`.
 //!
 //! **Knows:** words and options, the terminal it stands in, the signals of its own process, and how things are
 //! told to people.
@@ -12,12 +13,15 @@ mod boot_bench;
 mod cache;
 mod doctor;
 mod environment;
+mod guest;
 mod images;
+mod instances;
+mod options;
 mod print;
 mod progress;
 mod run;
 mod signals;
-mod streams;
+mod start;
 mod terminal;
 mod values;
 mod watch;
@@ -55,6 +59,11 @@ fn obey(arguments: &Arguments) -> anyhow::Result<u8> {
     let common = &arguments.common;
     match &arguments.request {
         Request::Run(run) => run::run(common, run),
+        Request::Start(start) => start::start(common, start),
+        Request::Exec(exec) => instances::exec(common, exec),
+        Request::Ps => instances::list(common),
+        Request::Logs(logs) => instances::logs(common, logs),
+        Request::Stop(stop) => instances::stop(common, stop),
         Request::Pull(pull) => images::pull(common, pull),
         Request::Images => images::list(common),
         Request::Rmi(names) => images::remove(common, names),

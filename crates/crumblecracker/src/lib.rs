@@ -30,6 +30,7 @@ pub mod fs;
 mod image_tree;
 mod images;
 mod instance;
+pub mod instances;
 mod kernel;
 mod library;
 mod plugs;

@@ -26,6 +26,6 @@ pub use direct::{DIRECT_ALIGNMENT, set_direct};
 pub use error::Error;
 pub use event::Event;
 pub use heap::prefer_one_heap;
-pub use permissions::{disk_usage, only_we_write, permission_bits, set_permission_bits};
+pub use permissions::{disk_usage, is_peer_ours, only_we_write, permission_bits, set_permission_bits};
 pub use random::random_bytes;
 pub use thread_interrupt::RunningThread;

@@ -392,9 +392,10 @@ mod tests {
     #[test]
     fn folder_whose_lock_is_free_is_swept() {
         let (instances, _folder) = instances();
-        let claims = ["box", "bag"].map(|name| instances.claim(name).unwrap());
-        // As a process that is killed leaves it.
-        claims.map(|claim| drop(claim.hand_over()));
+        // As processes that are killed leave them.
+        for name in ["box", "bag"] {
+            drop(instances.claim(name).unwrap().hand_over());
+        }
         let torn = instances.folder.join("torn");
         fs::create_dir(&torn).unwrap();
 

@@ -181,6 +181,58 @@ fn names_taken_unknown_and_impossible_are_refused_in_one_line() {
 }
 
 #[test]
+fn one_of_several_that_want_a_name_at_once_has_it() {
+    let place = Place::new();
+    let start = || place.start("box", &["--entrypoint", "", USERLAND]).0;
+
+    let statuses = thread::scope(|scope| {
+        let starts = [(); 4].map(|()| scope.spawn(start));
+        let mut statuses = starts.map(|start| start.join().unwrap());
+        statuses.sort();
+        statuses
+    });
+
+    assert_eq!(statuses, [Some(0), Some(125), Some(125), Some(125)]);
+    assert_eq!(place.cc(&["exec", "box", "true"]), told(0, ""));
+}
+
+#[test]
+fn stop_ends_running_commands_and_they_tell_how() {
+    let place = Place::new();
+    place.start_idle("box");
+    let line = "touch /ready; exec sleep 1000";
+    let mut command = place
+        .command(&["exec", "box", "bash", "-c", line])
+        .spawn()
+        .unwrap();
+    wait_until(|| place.cc(&["exec", "box", "test", "-e", "/ready"]).0 == Some(0));
+
+    assert_eq!(place.cc(&["stop", "box"]), told(0, ""));
+
+    assert_eq!(command.wait().unwrap().code(), Some(128 + 15));
+}
+
+#[test]
+fn guest_that_switches_itself_off_is_gone() {
+    let place = Place::new();
+    place.start_idle("box");
+
+    let (status, _, errors) = place.cc(&[
+        "exec",
+        "box",
+        "bash",
+        "-c",
+        "echo o > /proc/sysrq-trigger; sleep 1000",
+    ]);
+
+    assert!(
+        status == Some(125) && errors.contains("the guest is gone"),
+        "{errors}"
+    );
+    wait_until(|| place.names().is_empty());
+}
+
+#[test]
 fn guest_that_cannot_start_says_why_and_leaves_nothing() {
     let place = Place::new();
     for words in [

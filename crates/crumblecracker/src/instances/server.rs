@@ -4,9 +4,8 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
 
@@ -18,10 +17,14 @@ use crate::error::one_line;
 use crate::session::{Forwarding, Process, ProcessControl, Streams};
 use crate::{Command, Error, Instance, Result};
 
-/// The most connections at once: what one user may start in one guest.
-const CONNECTIONS_MAX: usize = 256;
+/// The most connections at once. Each takes at most six descriptors, of which a process usually may have 1024.
+const CONNECTIONS_MAX: usize = 128;
+/// How long to wait with the next connection when one cannot be had.
+const RESPITE: Duration = Duration::from_millis(100);
 /// How long what the main process left behind may go on.
 const GRACE: Duration = Duration::from_secs(2);
+/// How long commands have, once the guest is gone, to tell their end to who waits for it.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// SIGHUP, the same on every Unix.
 const HANG_UP: u32 = 1;
 
@@ -54,7 +57,8 @@ struct Shared {
     instance: RwLock<Option<Instance>>,
     /// What commands have of the one the guest was started with.
     usual: Command,
-    connections: AtomicUsize,
+    connections: Mutex<usize>,
+    connection_ended: Condvar,
     happened: mpsc::Sender<Event>,
 }
 
@@ -93,7 +97,8 @@ impl Monitor {
             shared: Arc::new(Shared {
                 instance: RwLock::new(Some(instance)),
                 usual: command.clone(),
-                connections: AtomicUsize::new(0),
+                connections: Mutex::new(0),
+                connection_ended: Condvar::new(),
                 happened,
             }),
             listener,
@@ -132,8 +137,12 @@ impl Monitor {
         let shared = self.shared.clone();
         let listener = self.listener;
         spawn("connections", move || {
-            for stream in listener.incoming().flatten() {
-                shared.accept(stream);
+            for stream in listener.incoming() {
+                match stream {
+                    Ok(stream) => shared.accept(stream),
+                    // As when there are too many open files: later there may be fewer.
+                    Err(_) => thread::sleep(RESPITE),
+                }
             }
         })?;
         // This process itself holds a sender: there always comes something.
@@ -149,6 +158,7 @@ impl Monitor {
             (None, Some(instance)) => Err(Error::GuestEnded(instance.post_mortem())),
             (_, None) => Ok(()),
         };
+        self.shared.wait_for_connections();
         drop(self.claim);
         if let Some(asker) = asker {
             // What does not end in order ends with this process.
@@ -173,14 +183,37 @@ impl Shared {
         instance.take()
     }
 
+    /// False where there are too many.
+    fn begin_connection(&self) -> bool {
+        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_room = *connections < CONNECTIONS_MAX;
+        *connections += usize::from(has_room);
+        has_room
+    }
+
+    fn end_connection(&self) {
+        *self.connections.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.connection_ended.notify_all();
+    }
+
+    /// Waits until nobody is served any more; not for ever for those who do not listen.
+    fn wait_for_connections(&self) {
+        let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let some = |connections: &mut usize| *connections > 0;
+        // That some are left is seen by nobody but them.
+        let _ = self
+            .connection_ended
+            .wait_timeout_while(connections, LAST_WORDS, some);
+    }
+
     /// Serves one connection on a thread.
     fn accept(self: &Arc<Self>, stream: UnixStream) {
         let (mut receiver, sender) = ends(stream);
         if !sender.is_peer_ours() {
             return;
         }
-        if self.connections.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
-            self.connections.fetch_sub(1, Ordering::Relaxed);
+        if !self.begin_connection() {
+            // As below.
             let _ = sender.send(&Reply::Error {
                 message: format!("{CONNECTIONS_MAX} commands run in this guest already"),
             });
@@ -194,10 +227,10 @@ impl Shared {
                     message: one_line(&error),
                 });
             }
-            shared.connections.fetch_sub(1, Ordering::Relaxed);
+            shared.end_connection();
         });
         if let Err(error) = served {
-            self.connections.fetch_sub(1, Ordering::Relaxed);
+            self.end_connection();
             warn!(error = one_line(&error), "a connection cannot be served");
         }
     }

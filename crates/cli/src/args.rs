@@ -6,16 +6,17 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use crumblecracker::{Library, Platform, PullOptions, PullPolicy, TraceKind};
+use crumblecracker::{Library, TraceKind};
 
+use crate::options::{Around, Attached, Fetch, Guest};
 use crate::print::{self, Volume};
-use crate::values::{self, VolumeSpec};
+use crate::values;
 
 /// Runs OCI images as microVMs.
 #[derive(Debug, Parser)]
 #[command(
     version,
-    override_usage = "cc [run] [OPTIONS] IMAGE [COMMAND [ARGUMENT]...]\n       cc pull|images|rmi|snapshot|cache|doctor [OPTIONS] ...",
+    override_usage = "cc [run] [OPTIONS] IMAGE [COMMAND [ARGUMENT]...]\n       cc start|exec|ps|logs|stop [OPTIONS] ...\n       cc pull|images|rmi|snapshot|cache|doctor [OPTIONS] ...",
     after_help = "The word `run` may be left out; `cc run --help` lists its options.",
     arg_required_else_help = true
 )]
@@ -38,6 +39,9 @@ pub(crate) struct Common {
     /// Tell nothing but errors
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
+    /// Be the monitor of a guest: what `start` starts itself again for
+    #[arg(long, global = true, hide = true)]
+    pub(crate) monitor: bool,
 }
 
 impl Common {
@@ -58,6 +62,16 @@ impl Common {
 pub(crate) enum Request {
     /// Run a command in a new guest made of an image
     Run(Box<Run>),
+    /// Start a guest that has a name and goes on after this program's end
+    Start(Box<Start>),
+    /// Run a command in a guest that was started
+    Exec(Box<Exec>),
+    /// List the guests that were started
+    Ps,
+    /// Print what the main process of a guest wrote
+    Logs(Logs),
+    /// End guests in order
+    Stop(Stop),
     /// Bring images, and the kernel they run on, into the cache
     Pull(Pull),
     /// List the images in the cache
@@ -81,145 +95,92 @@ pub(crate) enum Request {
 #[command(override_usage = "cc [run] [OPTIONS] IMAGE [COMMAND [ARGUMENT]...]")]
 pub(crate) struct Run {
     #[command(flatten)]
-    pub(crate) fetch: Fetch,
-    /// Forward standard input [default: yes, unless it is a terminal and standard output is not]
-    #[arg(long, short, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
-    pub(crate) interactive: Option<bool>,
-    /// Give the command a terminal [default: when standard input and output are terminals]
-    #[arg(long, short, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
-    pub(crate) tty: Option<bool>,
-    /// Give the command no terminal
-    #[arg(long, conflicts_with = "tty")]
-    pub(crate) no_tty: bool,
-    /// Set a variable; a name alone takes the host's value
-    #[arg(long, short, value_name = "NAME[=VALUE]")]
-    pub(crate) env: Vec<String>,
-    /// Set the variables a file lists, one on a line
-    #[arg(long, value_name = "FILE")]
-    pub(crate) env_file: Vec<PathBuf>,
-    /// Working directory of the command
-    #[arg(long, short, value_name = "PATH")]
-    pub(crate) workdir: Option<String>,
-    /// User, and group, to run the command as
-    #[arg(long, short, value_name = "USER[:GROUP]")]
-    pub(crate) user: Option<String>,
-    /// Share a file or folder of the host
-    #[arg(long, short, value_name = "HOST:GUEST[:ro]", value_parser = values::volume)]
-    pub(crate) volume: Vec<VolumeSpec>,
-    /// Program in place of the image's entrypoint; an empty word means none
-    #[arg(long, value_name = "PROGRAM")]
-    pub(crate) entrypoint: Option<String>,
-    /// Memory of the guest in MiB, or with M or G after the number [default: 512]
-    #[arg(long, short, value_name = "SIZE", value_parser = values::memory_mib)]
-    pub(crate) memory: Option<u64>,
-    /// Number of CPUs of the guest [default: 1]
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) cpus: Option<u32>,
+    pub(crate) attached: Attached,
+    #[command(flatten)]
+    pub(crate) around: Around,
+    #[command(flatten)]
+    pub(crate) guest: Guest,
     /// Stop the command after so many seconds, with exit status 124
     #[arg(long, value_name = "SECONDS", value_parser = values::seconds)]
     pub(crate) timeout: Option<Duration>,
-    /// Give up after so many seconds when the guest does not come up [default: 60]
-    #[arg(long, value_name = "SECONDS", value_parser = values::seconds)]
-    pub(crate) boot_timeout: Option<Duration>,
-    /// Name of the guest
-    #[arg(long, value_name = "NAME")]
-    pub(crate) hostname: Option<String>,
-    /// When to ask the network for the image
-    #[arg(long, value_name = "WHEN", default_value = "missing")]
-    pub(crate) pull: When,
-    /// Kernel to boot, a bzImage or an ELF file, in place of Debian's
-    #[arg(long, value_name = "FILE")]
-    pub(crate) kernel: Option<PathBuf>,
     /// Show what the guest's kernel says on standard error
     #[arg(long)]
     pub(crate) dmesg: bool,
     /// Tell on standard error when what happened
     #[arg(long)]
     pub(crate) timing: bool,
-    /// Boot the guest, rather than start it from a snapshot of one that has booted, and keep none
-    #[arg(long)]
-    pub(crate) no_snapshot: bool,
-    /// CPU backend to use; `cc doctor` lists them
-    #[arg(long, value_name = "NAME")]
-    pub(crate) backend: Option<String>,
     /// Tell what guest code does, line by line on standard error; on the soft backend
-    #[arg(long, value_name = "KIND[,KIND]...", value_delimiter = ',')]
+    #[arg(
+        long,
+        value_name = "KIND[,KIND]...",
+        value_delimiter = ',',
+        conflicts_with = "from"
+    )]
     pub(crate) trace: Vec<Traced>,
     /// Write those lines to a file
     #[arg(long, value_name = "FILE", requires = "trace")]
     pub(crate) trace_file: Option<PathBuf>,
     /// Write where the guest's time went to a file, as folded stacks for flame graphs; on the soft backend
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "from")]
     pub(crate) profile: Option<PathBuf>,
-    /// Go on with a guest that was put by, in place of an image; what follows is a command to run in it
+}
+
+#[derive(Debug, Args)]
+#[command(override_usage = "cc start --name NAME [OPTIONS] IMAGE [COMMAND [ARGUMENT]...]")]
+pub(crate) struct Start {
+    /// What the guest is called from now on
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) around: Around,
+    #[command(flatten)]
+    pub(crate) guest: Guest,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Exec {
+    #[command(flatten)]
+    pub(crate) attached: Attached,
+    #[command(flatten)]
+    pub(crate) around: Around,
+    /// The guest
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// The command and its arguments
     #[arg(
-        long,
-        value_name = "SNAPSHOT",
-        conflicts_with_all = ["memory", "cpus", "kernel", "platform", "insecure_registry", "no_snapshot", "trace", "profile"]
-    )]
-    pub(crate) from: Option<String>,
-    /// The image, then the command and its arguments in place of the image's own
-    #[arg(
-        required_unless_present = "from",
+        required = true,
         trailing_var_arg = true,
-        value_name = "IMAGE [COMMAND]"
+        allow_hyphen_values = true,
+        value_name = "COMMAND"
     )]
     words: Vec<String>,
 }
 
-impl Run {
-    /// The image and the words of the command.
-    pub(crate) fn image_and_command(&self) -> (&str, &[String]) {
-        if self.from.is_some() {
-            let separator = self.words.first().is_some_and(|word| word == "--");
-            return ("", &self.words[usize::from(separator)..]);
-        }
+impl Exec {
+    /// The words of the command.
+    pub(crate) fn command(&self) -> &[String] {
         match self.words.split_first() {
-            Some((image, rest)) if rest.first().is_some_and(|word| word == "--") => (image, &rest[1..]),
-            Some((image, rest)) => (image, rest),
-            None => ("", &[]),
+            Some((first, rest)) if first == "--" => rest,
+            _ => &self.words,
         }
     }
 }
 
-/// How images are fetched.
 #[derive(Debug, Args)]
-pub(crate) struct Fetch {
-    /// Platform of the image, as linux/amd64
-    #[arg(long, value_name = "OS/ARCHITECTURE")]
-    platform: Option<Platform>,
-    /// Speak plain HTTP to this registry
-    #[arg(long, value_name = "HOST[:PORT]")]
-    insecure_registry: Vec<String>,
+pub(crate) struct Stop {
+    /// Kill what has not ended after so many seconds
+    #[arg(long, short, value_name = "SECONDS", default_value = "10", value_parser = clap::value_parser!(u16).range(..=60))]
+    pub(crate) time: u16,
+    /// The guests
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
 }
 
-impl Fetch {
-    pub(crate) fn options(&self, policy: PullPolicy) -> PullOptions {
-        let usual = PullOptions::default();
-        PullOptions {
-            policy,
-            platform: self.platform.clone().unwrap_or(usual.platform),
-            insecure_registries: self.insecure_registry.clone(),
-        }
-    }
-}
-
-/// The words of `--pull`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum When {
-    Always,
-    Missing,
-    Never,
-}
-
-impl From<When> for PullPolicy {
-    fn from(when: When) -> Self {
-        match when {
-            When::Always => Self::Always,
-            When::Missing => Self::Missing,
-            When::Never => Self::Never,
-        }
-    }
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// The guest
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
 }
 
 /// The words of `--trace`.
@@ -425,7 +386,7 @@ mod tests {
         let run = run("alpine echo hello");
 
         assert_eq!(
-            run.image_and_command(),
+            run.guest.image_and_command(),
             ("alpine", &["echo".to_owned(), "hello".to_owned()][..])
         );
     }
@@ -434,11 +395,14 @@ mod tests {
     fn run_left_out_after_options_with_values_is_understood() {
         let run = run("--verbose -e A=pull -itu images --cache-dir rmi --memory 2G alpine doctor");
 
-        assert_eq!(run.image_and_command(), ("alpine", &["doctor".to_owned()][..]));
-        assert_eq!(run.env, ["A=pull"]);
-        assert_eq!(run.user.as_deref(), Some("images"));
         assert_eq!(
-            (run.interactive, run.tty, run.memory),
+            run.guest.image_and_command(),
+            ("alpine", &["doctor".to_owned()][..])
+        );
+        assert_eq!(run.around.env, ["A=pull"]);
+        assert_eq!(run.around.user.as_deref(), Some("images"));
+        assert_eq!(
+            (run.attached.interactive, run.attached.tty, run.guest.memory),
             (Some(true), Some(true), Some(2048))
         );
     }
@@ -457,15 +421,21 @@ mod tests {
     fn words_after_the_image_belong_to_the_command() {
         let run = run("run alpine -e A=B --help -- x");
 
-        assert_eq!(run.image_and_command().1, ["-e", "A=B", "--help", "--", "x"]);
-        assert_eq!(run.env, Vec::<String>::new());
+        assert_eq!(
+            run.guest.image_and_command().1,
+            ["-e", "A=B", "--help", "--", "x"]
+        );
+        assert_eq!(run.around.env, Vec::<String>::new());
     }
 
     #[test]
     fn separators_before_and_after_the_image_are_dropped() {
-        assert_eq!(run("run -- alpine -- ls -l").image_and_command().1, ["ls", "-l"]);
         assert_eq!(
-            run("-- pull ls").image_and_command(),
+            run("run -- alpine -- ls -l").guest.image_and_command().1,
+            ["ls", "-l"]
+        );
+        assert_eq!(
+            run("-- pull ls").guest.image_and_command(),
             ("pull", &["ls".to_owned()][..])
         );
     }
@@ -476,26 +446,79 @@ mod tests {
 
         assert_eq!(run.trace, [Traced::Exits, Traced::Blocks, Traced::Exceptions]);
         assert_eq!(run.profile, Some(PathBuf::from("out")));
-        assert_eq!(run.image_and_command(), ("alpine", &["ls".to_owned()][..]));
+        assert_eq!(run.guest.image_and_command(), ("alpine", &["ls".to_owned()][..]));
+    }
+
+    #[test]
+    fn start_has_a_name_and_the_words_of_run() {
+        let Parsed::Arguments(arguments) = parsed("--quiet start -e A=B --name box -m 1G alpine sleep --x")
+        else {
+            panic!("refused")
+        };
+        let Request::Start(start) = arguments.request else {
+            panic!("no start")
+        };
+
+        assert_eq!((start.name.as_str(), start.guest.memory), ("box", Some(1024)));
+        assert_eq!(start.around.env, ["A=B"]);
+        assert_eq!(
+            start.guest.image_and_command(),
+            ("alpine", &["sleep".to_owned(), "--x".to_owned()][..])
+        );
+        assert!(!arguments.common.monitor);
+    }
+
+    #[test]
+    fn exec_words_after_the_name_belong_to_the_command() {
+        for line in [
+            "exec -it -u me box ls --help -i",
+            "exec -it -u me box -- ls --help -i",
+        ] {
+            let Parsed::Arguments(arguments) = parsed(line) else {
+                panic!("{line} is refused")
+            };
+            let Request::Exec(exec) = arguments.request else {
+                panic!("{line} is no exec")
+            };
+
+            assert_eq!((exec.name.as_str(), exec.command()), ("box", &words()[..]));
+            assert_eq!(
+                (exec.attached.interactive, exec.attached.tty),
+                (Some(true), Some(true))
+            );
+            assert_eq!(exec.around.user.as_deref(), Some("me"));
+        }
+        fn words() -> [String; 3] {
+            ["ls", "--help", "-i"].map(str::to_owned)
+        }
     }
 
     #[test]
     fn words_after_a_snapshot_are_the_command() {
         let run = run("--from one -t -- ls -l");
 
-        assert_eq!(run.from.as_deref(), Some("one"));
+        assert_eq!(run.guest.from.as_deref(), Some("one"));
         assert_eq!(
-            run.image_and_command(),
+            run.guest.image_and_command(),
             ("", &["ls".to_owned(), "-l".to_owned()][..])
         );
-        assert!(super::tests::run("--from one").image_and_command().1.is_empty());
+        assert!(
+            super::tests::run("--from one")
+                .guest
+                .image_and_command()
+                .1
+                .is_empty()
+        );
     }
 
     #[test]
     fn interactive_and_tty_with_a_value_can_be_switched_off() {
         let run = run("-i=false --tty=false alpine");
 
-        assert_eq!((run.interactive, run.tty), (Some(false), Some(false)));
+        assert_eq!(
+            (run.attached.interactive, run.attached.tty),
+            (Some(false), Some(false))
+        );
     }
 
     #[test]
@@ -515,6 +538,15 @@ mod tests {
             ("pull", "IMAGE"),
             ("", "--help"),
             ("--quiet --verbose images", "--verbose"),
+            ("start alpine", "--name"),
+            ("start --name box", "IMAGE"),
+            ("start --name box --tty alpine", "--tty"),
+            ("exec box", "COMMAND"),
+            ("exec", "NAME"),
+            ("stop", "NAME"),
+            ("stop --time 61 box", "61"),
+            ("ps box", "box"),
+            ("logs", "NAME"),
         ] {
             let reason = refusal(line);
             assert!(reason.contains(word), "{line}: {reason}");

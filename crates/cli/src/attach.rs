@@ -1,18 +1,20 @@
 //! A command in the guest with this program around it: streams, terminal, signals, time.
 
-use std::io::{self, ErrorKind};
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::thread::{self, JoinHandle};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use crumblecracker::Error;
-use crumblecracker::session::{ExitStatus, Process, ProcessControl, ProcessOutput};
+use crumblecracker::instances::RemoteControl;
+use crumblecracker::session::{Ended, ProcessControl, Streams};
 use signal_hook::consts::SIGTERM;
 
 use crate::signals::{self, Signal};
 use crate::terminal::{self, Raw};
-use crate::{FAILED, print, streams};
+use crate::{FAILED, print};
 
 /// Exit status of a command that ran out of time, as timeout(1) has it.
 const TIMED_OUT: u8 = 124;
@@ -33,16 +35,65 @@ pub(crate) struct Attachment {
     pub(crate) timeout: Option<Duration>,
 }
 
+/// What reaches a command, wherever its guest is.
+pub(crate) trait Control {
+    /// Sends it a signal. A guest that is gone tells so by the command's end.
+    fn signal(&self, number: u32);
+    /// Tells its terminal the size. As above.
+    fn resize(&self, rows: u16, columns: u16);
+}
+
+impl Control for ProcessControl {
+    fn signal(&self, number: u32) {
+        let _ = Self::signal(self, number);
+    }
+
+    fn resize(&self, rows: u16, columns: u16) {
+        let _ = Self::resize(self, rows, columns);
+    }
+}
+
+impl Control for RemoteControl {
+    fn signal(&self, number: u32) {
+        let _ = Self::signal(self, number);
+    }
+
+    fn resize(&self, rows: u16, columns: u16) {
+        let _ = Self::resize(self, rows, columns);
+    }
+}
+
 enum Happening {
-    Ended(crumblecracker::Result<ExitStatus>, Vec<io::Error>),
+    Ended(crumblecracker::Result<Ended>),
     Signal(Signal),
 }
 
-/// Stays until the command has ended and its output is written; gives the exit status.
+/// This program's own streams for a command, without standard input where that is not forwarded.
 ///
 /// # Errors
-/// A guest that is gone; streams or signals of this program that cannot be had.
-pub(crate) fn follow(mut process: Process, attachment: &Attachment) -> Result<u8> {
+/// One that is closed.
+pub(crate) fn streams(forward_input: bool) -> Result<Streams> {
+    let unbuffered = |stream: &dyn AsFd| stream.as_fd().try_clone_to_owned().map(File::from);
+    let input = match forward_input {
+        true => Some(unbuffered(&io::stdin()).context("standard input")?),
+        false => None,
+    };
+    Ok(Streams {
+        input,
+        output: unbuffered(&io::stdout()).context("standard output")?,
+        error: unbuffered(&io::stderr()).context("standard error")?,
+    })
+}
+
+/// Stays until `until_end` has seen the command end, which it begins to copy the streams of; gives the exit status.
+///
+/// # Errors
+/// A guest that is gone; signals or a terminal of this program that cannot be had.
+pub(crate) fn follow(
+    control: impl Control,
+    until_end: impl FnOnce() -> crumblecracker::Result<Ended> + Send + 'static,
+    attachment: &Attachment,
+) -> Result<u8> {
     let (sender, happenings) = mpsc::channel();
     let tell = sender.clone();
     // Signals before raw mode: an end between the two would leave the terminal raw.
@@ -54,7 +105,7 @@ pub(crate) fn follow(mut process: Process, attachment: &Attachment) -> Result<u8
         None
     };
     let mut course = Course {
-        control: process.control(),
+        control,
         raw,
         terminal: attachment.terminal,
         deadline: attachment.timeout.map(|timeout| Instant::now() + timeout),
@@ -63,28 +114,21 @@ pub(crate) fn follow(mut process: Process, attachment: &Attachment) -> Result<u8
     };
     // The terminal may have changed before anybody watched.
     course.resize();
-    let input = process.stdin.take();
-    // A terminal whose input is closed hangs up: without forwarding it stays open and silent.
-    let _silent = match input {
-        Some(input) if attachment.forward_input => {
-            let mut from = streams::unbuffered(io::stdin()).context("standard input")?;
-            spawn("stdin", move || streams::copy_input(&mut from, input))?;
-            None
-        }
-        silent => silent,
-    };
-    watch_end(process, sender)?;
+    let end = thread::Builder::new().name("end".to_owned());
+    // Nobody listens where this program has ended before the command.
+    end.spawn(move || sender.send(Happening::Ended(until_end())))
+        .context("cannot start a thread")?;
     loop {
         let happening = match course.deadline {
             Some(deadline) => happenings.recv_timeout(deadline.saturating_duration_since(Instant::now())),
             None => happenings.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         match happening {
-            Ok(Happening::Ended(status, lost)) => {
+            Ok(Happening::Ended(ended)) => {
                 drop(course.raw.take());
                 return match course.ending {
                     Some(ending) => Ok(ending),
-                    None => Ok(with_losses(told(status?, &attachment.name), &lost)),
+                    None => Ok(told(&ended?, &attachment.name)),
                 };
             }
             Ok(Happening::Signal(signal)) => {
@@ -103,8 +147,8 @@ pub(crate) fn follow(mut process: Process, attachment: &Attachment) -> Result<u8
 }
 
 /// Where this program stands between the command's start and its end.
-struct Course {
-    control: ProcessControl,
+struct Course<C> {
+    control: C,
     raw: Option<Raw>,
     terminal: bool,
     deadline: Option<Instant>,
@@ -114,7 +158,7 @@ struct Course {
     interrupted: Option<Instant>,
 }
 
-impl Course {
+impl<C: Control> Course<C> {
     /// Acts on a signal; gives an exit status where this program must end at once.
     fn signal(&mut self, signal: Signal, now: Instant) -> Option<u8> {
         match signal {
@@ -132,7 +176,7 @@ impl Course {
                         return Some(128 + number);
                     }
                 }
-                self.send(u32::from(number));
+                self.control.signal(u32::from(number));
                 // Keys reach the command as bytes: who signals this program by other means wants it gone.
                 if self.terminal && self.ending.is_none() {
                     self.end_soon(128 + number);
@@ -147,7 +191,7 @@ impl Course {
         if self.ending.is_some() {
             return self.ending;
         }
-        self.send(SIGTERM as u32);
+        self.control.signal(SIGTERM as u32);
         self.end_soon(TIMED_OUT);
         None
     }
@@ -157,93 +201,45 @@ impl Course {
         self.deadline = Some(Instant::now() + GRACE);
     }
 
-    fn send(&self, number: u32) {
-        // A guest that is gone tells so by the command's end.
-        let _ = self.control.signal(number);
-    }
-
     fn resize(&self) {
         if self.terminal
             && let Some((rows, columns)) = terminal::size()
         {
-            // As above.
-            let _ = self.control.resize(rows, columns);
+            self.control.resize(rows, columns);
         }
     }
 }
 
-/// Forwards output on threads of its own and tells the end once all of it is written.
-fn watch_end(mut process: Process, sender: Sender<Happening>) -> Result<()> {
-    let stdout = forward(
-        process.stdout.take(),
-        "stdout",
-        streams::unbuffered(io::stdout())?,
-    )?;
-    let stderr = forward(
-        process.stderr.take(),
-        "stderr",
-        streams::unbuffered(io::stderr())?,
-    )?;
-    spawn("end", move || {
-        let status = process.wait();
-        let ends = [stdout, stderr].into_iter().flatten().map(JoinHandle::join);
-        let lost = ends.filter_map(|end| end.ok().and_then(Result::err)).collect();
-        // Nobody listens where this program has ended before the command.
-        let _ = sender.send(Happening::Ended(status, lost));
-    })?;
-    Ok(())
-}
-
-/// Copies one output on a thread. The command's end of it is closed as soon as nobody takes it here.
-fn forward(
-    output: Option<ProcessOutput>,
-    name: &str,
-    mut to: std::fs::File,
-) -> Result<Option<JoinHandle<io::Result<()>>>> {
-    output
-        .map(|output| spawn(name, move || streams::copy_output(output, &mut to)))
-        .transpose()
-}
-
-fn spawn<T: Send + 'static>(name: &str, act: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {
-    thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(act)
-        .context("cannot start a thread")
-}
-
-/// The command's exit status, said where it never ran.
-fn told(status: ExitStatus, command: &str) -> u8 {
-    if let ExitStatus::NotExecuted(failure) = status {
-        print::error_line(&format!("{command}: {}", Error::Exec(failure)));
+/// The command's exit status, said where it never ran. Output that could not be written makes a success a failure.
+fn told(ended: &Ended, command: &str) -> u8 {
+    if let Some(reason) = &ended.not_executed {
+        print::error_line(&format!("{command}: {reason}"));
     }
-    status.code()
-}
-
-/// Output that could not be written makes a success a failure; a reader who has seen enough does not.
-fn with_losses(status: u8, lost: &[io::Error]) -> u8 {
-    let mut status = status;
-    for error in lost.iter().filter(|error| error.kind() != ErrorKind::BrokenPipe) {
-        print::error_line(&format!("output of the command is lost: {error}"));
-        status = if status == 0 { FAILED } else { status };
+    for reason in &ended.lost {
+        print::error_line(&format!("output of the command is lost: {reason}"));
     }
-    status
+    match ended.code {
+        0 if !ended.lost.is_empty() => FAILED,
+        code => code,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn losses_turn_success_into_failure() {
-        let full = [io::Error::from(ErrorKind::StorageFull)];
-
-        assert_eq!(with_losses(0, &full), FAILED);
-        assert_eq!(with_losses(3, &full), 3);
+    fn ended(code: u8, lost: &[&str]) -> Ended {
+        Ended {
+            code,
+            not_executed: None,
+            lost: lost.iter().map(|reason| (*reason).to_owned()).collect(),
+        }
     }
 
     #[test]
-    fn losses_to_a_closed_pipe_are_none() {
-        assert_eq!(with_losses(0, &[io::Error::from(ErrorKind::BrokenPipe)]), 0);
+    fn losses_turn_success_into_failure() {
+        assert_eq!(told(&ended(0, &["no space"]), "x"), FAILED);
+        assert_eq!(told(&ended(3, &["no space"]), "x"), 3);
+        assert_eq!(told(&ended(0, &[]), "x"), 0);
     }
 }

@@ -1,5 +1,5 @@
-//! The command line: `cc [run] IMAGE [COMMAND…]`, `cc pull`, `cc images`, `cc rmi`, `cc snapshot`, `cc cache`,
-//! `cc doctor`.
+//! The command line: `cc [run] IMAGE [COMMAND…]`; `cc start`, `exec`, `ps`, `logs`, `stop`; `cc pull`, `images`,
+//! `rmi`, `snapshot`, `cache`, `doctor`.
 //!
 //! **Knows:** words and options, the terminal it stands in, the signals of its own process, and how things are
 //! told to people.
@@ -13,13 +13,16 @@ mod boot_bench;
 mod cache;
 mod doctor;
 mod environment;
+mod guest;
 mod images;
+mod instances;
+mod options;
 mod print;
 mod progress;
 mod run;
 mod signals;
 mod snapshot;
-mod streams;
+mod start;
 mod terminal;
 mod values;
 mod watch;
@@ -57,6 +60,11 @@ fn obey(arguments: &Arguments) -> anyhow::Result<u8> {
     let common = &arguments.common;
     match &arguments.request {
         Request::Run(run) => run::run(common, run),
+        Request::Start(start) => start::start(common, start),
+        Request::Exec(exec) => instances::exec(common, exec),
+        Request::Ps => instances::list(common),
+        Request::Logs(logs) => instances::logs(common, logs),
+        Request::Stop(stop) => instances::stop(common, stop),
         Request::Pull(pull) => images::pull(common, pull),
         Request::Images => images::list(common),
         Request::Rmi(names) => images::remove(common, names),

@@ -59,17 +59,27 @@ fn with_carriage_returns(bytes: &[u8]) -> Vec<u8> {
 /// One line on standard error that begins with the program's name.
 pub(crate) fn error_line(text: &str) {
     // Nobody can be told that standard error is gone.
-    let _ = Stderr.write_all(format!("{}: {}\n", program_name(), text.trim_end()).as_bytes());
+    let _ = Stderr.write_all(line(text).as_bytes());
+}
+
+fn line(text: &str) -> String {
+    format!("{}: {}\n", program_name(), text.trim_end())
+}
+
+/// An error as [`error_text`] has it, on standard error.
+pub(crate) fn error(error: &anyhow::Error) {
+    // As above.
+    let _ = Stderr.write_all(error_text(error).as_bytes());
 }
 
 /// An error in one line, and below it what the console of a guest said that is the matter.
-pub(crate) fn error(error: &anyhow::Error) {
-    error_line(&one_line(error.as_ref()));
+pub(crate) fn error_text(error: &anyhow::Error) -> String {
     let post_mortem = error.downcast_ref().and_then(Error::post_mortem);
-    for line in post_mortem.map(said).unwrap_or_default() {
-        // As above.
-        let _ = Stderr.write_all(format!("{line}\n").as_bytes());
-    }
+    let said = post_mortem.map(said).unwrap_or_default();
+    let said = said.into_iter().map(|line| format!("{line}\n"));
+    std::iter::once(line(&one_line(error.as_ref())))
+        .chain(said)
+        .collect()
 }
 
 fn said(PostMortem { console, .. }: &PostMortem) -> Vec<String> {

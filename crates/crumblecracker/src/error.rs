@@ -86,6 +86,32 @@ pub enum Error {
         /// What stands against it.
         what: &'static str,
     },
+    /// A name that no running guest can have.
+    #[error(
+        "{0:?} is no name for a guest: names have 1 to 64 letters, digits, `.`, `-` and `_`, and begin with one of the first two"
+    )]
+    InstanceName(String),
+    /// A guest of that name exists.
+    #[error("a guest named {0} is running already; `stop` ends it")]
+    InstanceTaken(String),
+    /// A guest of that name does not exist.
+    #[error("no guest named {0} is running; `ps` lists those that are")]
+    NoInstance(String),
+    /// It exists, and cannot be talked to yet.
+    #[error("the guest named {0} is still starting")]
+    InstanceStarting(String),
+    /// A folder of running guests that somebody else could have filled.
+    #[error(
+        "running guests in {} are not used: the folder belongs to another user, or others may write to it",
+        .0.display()
+    )]
+    ForeignInstances(PathBuf),
+    /// What the monitor of a running guest answered.
+    #[error("{0}")]
+    Monitor(String),
+    /// A message between a monitor and who talks to it.
+    #[error("a message of the guest's control socket is refused: {0}")]
+    Message(String),
     /// A file tree for the guest cannot be made.
     #[error(transparent)]
     Vfs(#[from] vfs::Error),

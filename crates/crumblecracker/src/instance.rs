@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use guest_protocol::{Exec, Hello, Mount, MountRoot, Shutdown, Stdio, ToGuest};
 use hypervisor::Hypervisor;
-use machine::{FileSystem, Machine};
+use machine::{FileSystem, Machine, MachineHandle};
 use oci::debian::Refresh;
+use serde::{Deserialize, Serialize};
 use tracing::debug;
 use vfs::{HostShare, HostShareOptions, Overlay, OverlayOptions, Server};
 
@@ -83,7 +84,8 @@ impl Default for InstanceOptions {
 }
 
 /// A command to run in a guest, beside what the image says.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Command {
     /// Program and arguments in place of the image's entrypoint; empty string means none.
     pub entrypoint: Option<String>,
@@ -99,6 +101,13 @@ pub struct Command {
     pub terminal: Option<(u16, u16)>,
     /// Whether standard input is a stream.
     pub stdin: bool,
+}
+
+impl Command {
+    /// Whether it has no words of its own, and is what the image says.
+    pub fn names_nothing(&self) -> bool {
+        self.entrypoint.is_none() && self.arguments.is_empty()
+    }
 }
 
 /// A running guest. Dropping it ends it at once; [`Instance::shutdown`] lets it end in order.
@@ -185,6 +194,16 @@ impl Instance {
     /// [`Error::NoCommand`], [`Error::NoUser`], [`Error::Request`], [`Error::GuestGone`].
     pub fn spawn(&self, command: &Command) -> Result<Process> {
         self.session.exec(self.exec_of(command)?, &self.timeline)
+    }
+
+    /// What it was made of.
+    pub fn image(&self) -> &Image {
+        &self.image
+    }
+
+    /// What tells another thread of the machine's end.
+    pub(crate) fn machine(&self) -> MachineHandle {
+        self.machine.handle()
     }
 
     /// The guest's files.

@@ -1,7 +1,8 @@
 //! The portable face of the operating system.
 //!
 //! **Knows:** how this host makes events, interrupts a thread, names its current boot, gives random bytes,
-//! keeps permissions of files, writes files around its cache and grows this process's heap.
+//! keeps permissions of files, tells whose the other end of a socket is, writes files around its cache and grows
+//! this process's heap.
 //! **Must never know:** guests, devices, images. What differs between systems stays in `sys`.
 //!
 //! `unsafe` is allowed here for calls that `rustix` does not offer: signal handlers and signals to one thread; for
@@ -26,6 +27,6 @@ pub use direct::{DIRECT_ALIGNMENT, set_direct};
 pub use error::Error;
 pub use event::Event;
 pub use heap::prefer_one_heap;
-pub use permissions::{disk_usage, only_we_write, permission_bits, set_permission_bits};
+pub use permissions::{disk_usage, is_peer_ours, only_we_write, permission_bits, set_permission_bits};
 pub use random::random_bytes;
 pub use thread_interrupt::RunningThread;

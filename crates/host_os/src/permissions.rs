@@ -2,6 +2,7 @@
 
 use std::fs::{File, Metadata};
 use std::io;
+use std::os::fd::BorrowedFd;
 
 use crate::sys;
 
@@ -26,6 +27,14 @@ pub fn only_we_write(metadata: &Metadata) -> bool {
     sys::is_ours(metadata) && sys::permission_bits(metadata) & OTHERS_WRITE == 0
 }
 
+/// Whether the program at the other end of a connected local socket ran as our user when it connected.
+///
+/// # Errors
+/// The system does not say.
+pub fn is_peer_ours(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    sys::is_peer_ours(socket)
+}
+
 /// What a file takes on the disk, in bytes: holes take nothing.
 pub fn disk_usage(metadata: &Metadata) -> u64 {
     sys::disk_usage(metadata)
@@ -33,6 +42,8 @@ pub fn disk_usage(metadata: &Metadata) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
 
     #[test]
@@ -61,5 +72,12 @@ mod tests {
         file.set_len(1 << 30).unwrap();
 
         assert!(disk_usage(&file.metadata().unwrap()) < 1 << 20);
+    }
+
+    #[test]
+    fn is_peer_ours_own_socket_is_true() {
+        let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+
+        assert!(is_peer_ours(one.as_fd()).unwrap());
     }
 }

@@ -4,6 +4,7 @@
 //! a process has a queue bounded by its credit, so a slow reader stops its own stream and nothing else.
 
 mod files;
+mod forward;
 mod process;
 mod saved;
 mod streams;
@@ -21,6 +22,8 @@ use guest_protocol::{Configure, Decoder, Frame, Hello, ToGuest, ToHost};
 use tracing::debug;
 
 pub(crate) use files::{FileError, OpenFile, Pending};
+pub(crate) use forward::Copying;
+pub use forward::{Ended, Forwarding, Streams};
 pub use process::{ExitStatus, Process, ProcessControl};
 pub use streams::{ProcessInput, ProcessOutput};
 

@@ -1,7 +1,8 @@
 //! Linux.
 
 use std::fs::File;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -10,6 +11,12 @@ use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::Error;
+
+/// SO_PEERCRED (unix(7)).
+pub(crate) fn is_peer_ours(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    let peer = rustix::net::sockopt::socket_peercred(socket)?;
+    Ok(peer.uid == rustix::process::geteuid())
+}
 
 /// An eventfd.
 #[derive(Debug)]

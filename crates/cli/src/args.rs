@@ -16,7 +16,7 @@ use crate::values;
 #[derive(Debug, Parser)]
 #[command(
     version,
-    override_usage = "cc [run] [OPTIONS] IMAGE [COMMAND [ARGUMENT]...]\n       cc start|exec|ps|logs|stop [OPTIONS] ...\n       cc pull|images|rmi|snapshot|cache|doctor [OPTIONS] ...",
+    override_usage = "cc [run] [OPTIONS] IMAGE [COMMAND [ARGUMENT]...]\n       cc start|exec|fork|ps|logs|stop [OPTIONS] ...\n       cc pull|images|rmi|snapshot|cache|doctor [OPTIONS] ...",
     after_help = "The word `run` may be left out; `cc run --help` lists its options.",
     arg_required_else_help = true
 )]
@@ -72,6 +72,8 @@ pub(crate) enum Request {
     Logs(Logs),
     /// End guests in order
     Stop(Stop),
+    /// Make guests that go on from where one is now, and print their names
+    Fork(Fork),
     /// Bring images, and the kernel they run on, into the cache
     Pull(Pull),
     /// List the images in the cache
@@ -167,6 +169,25 @@ impl Exec {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Fork {
+    /// How many
+    #[arg(long, short = 'n', value_name = "NUMBER", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) number: u32,
+    /// What they are called, with numbers after it [default: the guest's name]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Give each its own name as host name, too
+    #[arg(long)]
+    pub(crate) new_hostname: bool,
+    /// Give each an /etc/machine-id of its own
+    #[arg(long)]
+    pub(crate) new_machine_id: bool,
+    /// The guest
+    #[arg(value_name = "GUEST")]
+    pub(crate) guest: String,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Stop {
     /// Kill what has not ended after so many seconds
     #[arg(long, short, value_name = "SECONDS", default_value = "10", value_parser = clap::value_parser!(u16).range(..=60))]
@@ -228,6 +249,15 @@ pub(crate) struct Names {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SnapshotRequest {
+    /// Put a guest that was started by, as it is now; it goes on
+    Create {
+        /// What it is to be called
+        #[arg(value_name = "SNAPSHOT")]
+        name: String,
+        /// The guest
+        #[arg(value_name = "GUEST")]
+        guest: String,
+    },
     /// List them, the one made last first
     Ls,
     /// Remove some; guests that came from them go on

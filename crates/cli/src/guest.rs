@@ -93,6 +93,7 @@ pub(crate) fn take_up_options(guest: &Guest) -> Result<TakeUpOptions> {
     Ok(TakeUpOptions {
         shares: shares(guest)?,
         hostname: guest.hostname.clone(),
+        new_machine_id: guest.new_machine_id,
         ..TakeUpOptions::default()
     })
 }

@@ -1,4 +1,4 @@
-//! The command line: `cc [run] IMAGE [COMMAND…]`; `cc start`, `exec`, `ps`, `logs`, `stop`; `cc pull`, `images`,
+//! The command line: `cc [run] IMAGE [COMMAND…]`; `cc start`, `exec`, `fork`, `ps`, `logs`, `stop`; `cc pull`, `images`,
 //! `rmi`, `snapshot`, `cache`, `doctor`.
 //!
 //! **Knows:** words and options, the terminal it stands in, the signals of its own process, and how things are
@@ -13,9 +13,11 @@ mod boot_bench;
 mod cache;
 mod doctor;
 mod environment;
+mod fork;
 mod guest;
 mod images;
 mod instances;
+mod monitor;
 mod options;
 mod print;
 mod progress;
@@ -64,6 +66,7 @@ fn obey(arguments: &Arguments) -> anyhow::Result<u8> {
         Request::Exec(exec) => instances::exec(common, exec),
         Request::Ps => instances::list(common),
         Request::Logs(logs) => instances::logs(common, logs),
+        Request::Fork(fork) => fork::fork(common, fork),
         Request::Stop(stop) => instances::stop(common, stop),
         Request::Pull(pull) => images::pull(common, pull),
         Request::Images => images::list(common),

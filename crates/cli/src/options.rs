@@ -62,6 +62,9 @@ pub(crate) struct Guest {
     /// Host name that the guest has for itself
     #[arg(long, value_name = "NAME")]
     pub(crate) hostname: Option<String>,
+    /// With --from: an /etc/machine-id of its own
+    #[arg(long, requires = "from")]
+    pub(crate) new_machine_id: bool,
     /// When to ask the network for the image
     #[arg(long, value_name = "WHEN", default_value = "missing")]
     pub(crate) pull: When,

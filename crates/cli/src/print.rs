@@ -31,6 +31,14 @@ pub(crate) fn program_name() -> String {
 /// Standard error, where lines stay lines while the terminal is raw.
 pub(crate) struct Stderr;
 
+impl Stderr {
+    /// Writes lines as they are.
+    pub(crate) fn say(mut self, lines: &str) {
+        // Nobody can be told that standard error is gone.
+        let _ = self.write_all(lines.as_bytes());
+    }
+}
+
 impl Write for Stderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if !terminal::is_raw() {
@@ -58,8 +66,7 @@ fn with_carriage_returns(bytes: &[u8]) -> Vec<u8> {
 
 /// One line on standard error that begins with the program's name.
 pub(crate) fn error_line(text: &str) {
-    // Nobody can be told that standard error is gone.
-    let _ = Stderr.write_all(line(text).as_bytes());
+    Stderr.say(&line(text));
 }
 
 fn line(text: &str) -> String {

@@ -29,8 +29,7 @@ pub(crate) fn run(common: &Common, arguments: &Run) -> Result<u8> {
     let ended = watch.end(ended);
     if arguments.timing {
         timeline.mark("end");
-        // Nobody can be told that standard error is gone.
-        let _ = Stderr.write_all(timing(&timeline.moments()).as_bytes());
+        Stderr.say(&timing(&timeline.moments()));
     }
     ended
 }
@@ -114,7 +113,7 @@ fn go_on_from(snapshot: &str, common: &Common, arguments: &Run, timeline: &Timel
     let listener: Arc<dyn Progress> = display.clone();
     let backend = crumblecracker::open_backend(guest.backend.as_deref(), &library)?;
     timeline.mark("backend opened");
-    let take_up = || Instance::take_up(&library, snapshot, backend, &options, &listener);
+    let take_up = || Instance::take_up(&library.saved_guests(), snapshot, backend, &options, &listener);
     let (instance, processes) = display.step("guest", take_up, |_| "it goes on".to_owned())?;
     let process = match guest::process_to_stay_with(processes, &command)? {
         Some(process) => process,

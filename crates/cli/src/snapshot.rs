@@ -1,4 +1,4 @@
-//! `cc snapshot ls`, `cc snapshot rm`.
+//! `cc snapshot create`, `cc snapshot ls`, `cc snapshot rm`.
 
 use anyhow::Result;
 
@@ -7,8 +7,13 @@ use crate::{cache, print};
 
 /// Sees to guests that were put by.
 pub(crate) fn snapshot(common: &Common, request: &SnapshotRequest) -> Result<u8> {
-    let guests = common.library()?.saved_guests();
+    let library = common.library()?;
+    let guests = library.saved_guests();
     match request {
+        SnapshotRequest::Create { name, guest } => {
+            library.instances().save(&library, guest, name)?;
+            Ok(print::text(&format!("{name}\n")))
+        }
         SnapshotRequest::Ls => {
             let rows: Vec<_> = guests
                 .entries()?

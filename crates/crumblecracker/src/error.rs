@@ -106,6 +106,9 @@ pub enum Error {
         .0.display()
     )]
     ForeignInstances(PathBuf),
+    /// The guest lives in another cache folder than the one that was named.
+    #[error("the guest's cache folder is {}: say so with --cache-dir", .0.display())]
+    OtherCache(PathBuf),
     /// What the monitor of a running guest answered.
     #[error("{0}")]
     Monitor(String),

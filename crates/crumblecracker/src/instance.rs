@@ -1,7 +1,7 @@
 //! A running guest with an image as its root.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use guest_protocol::{Exec, Hello, Mount, MountRoot, Shutdown, Stdio, ToGuest};
@@ -17,6 +17,7 @@ use crate::console::{ConsoleLog, ConsoleSink};
 use crate::fs::Fs;
 use crate::image_tree::ImageTree;
 use crate::post_mortem::PostMortem;
+use crate::renewal;
 use crate::session::{Process, Session};
 use crate::user::{Accounts, Credentials};
 use crate::{Error, Image, KernelChoice, Library, Profiler, Result, Timeline};
@@ -27,7 +28,8 @@ const ACCOUNTS_MAX: u64 = 4 << 20;
 const ROOT_TAG: &str = "root";
 
 /// A folder or file of the host inside the guest.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Share {
     /// On the host.
     pub host: PathBuf,
@@ -126,6 +128,8 @@ pub struct Instance {
     pub(crate) served: Vec<Served>,
     pub(crate) hostname: String,
     pub(crate) shares: Vec<Share>,
+    /// Held by who puts the guest by.
+    pub(crate) saving: Mutex<()>,
 }
 
 /// A file system of a guest.
@@ -185,6 +189,7 @@ impl Instance {
             served,
             hostname: options.hostname.clone(),
             shares: options.shares.clone(),
+            saving: Mutex::default(),
         })
     }
 
@@ -199,6 +204,11 @@ impl Instance {
     /// What it was made of.
     pub fn image(&self) -> &Image {
         &self.image
+    }
+
+    /// The name of the backend that executes it.
+    pub fn backend(&self) -> &'static str {
+        self.machine.backend()
     }
 
     /// What tells another thread of the machine's end.
@@ -314,8 +324,8 @@ pub(crate) fn serve(
 fn root_tree(image: &Image, hostname: &str) -> Result<Overlay> {
     let tree = ImageTree::new(image.index()?);
     let root = Overlay::new(Arc::new(tree), &OverlayOptions::default())?;
-    let hosts =
-        format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{hostname}\n");
+    let own = renewal::hosts_line(hostname);
+    let hosts = format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{own}");
     root.insert_file("/etc/hostname", 0o644, 0, 0, format!("{hostname}\n").as_bytes())?;
     root.insert_file("/etc/hosts", 0o644, 0, 0, hosts.as_bytes())?;
     root.insert_file("/etc/resolv.conf", 0o644, 0, 0, b"# this guest has no network\n")?;

@@ -38,6 +38,7 @@ mod plugs;
 mod post_mortem;
 mod profile;
 mod put_by;
+mod renewal;
 mod saved_guests;
 pub mod session;
 mod snapshot_cache;

@@ -4,7 +4,7 @@
 //! what they changed are the file systems'; the streams of commands are the session's. No path of the host is
 //! inside: shares are found by where they are in the guest, and whoever takes the guest up says what they are.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use hypervisor::Hypervisor;
 use machine::{Machine, MachineConfig};
@@ -12,9 +12,10 @@ use saved_state::{Snapshot, Unit, record};
 
 use crate::bring_up::{self, SavedHello};
 use crate::instance::{self, Served};
+use crate::renewal;
 use crate::saved_guests::SavedGuests;
 use crate::session::{Process, Session};
-use crate::snapshot_cache::Filling;
+use crate::snapshot_cache::{Filling, Lent};
 use crate::{ConsoleSink, Error, Image, Instance, Library, PullOptions, PullPolicy};
 use crate::{Progress, Result, Share, Timeline};
 
@@ -53,6 +54,8 @@ pub struct TakeUpOptions {
     pub shares: Vec<Share>,
     /// A new name, in place of the one it has.
     pub hostname: Option<String>,
+    /// Whether it gets a machine id (machine-id(5)) of its own.
+    pub new_machine_id: bool,
     /// Who hears the guest's kernel.
     pub console: Option<ConsoleSink>,
     /// Where it is noted when what happened.
@@ -66,11 +69,24 @@ impl Instance {
     /// A name that is taken or impossible, a full disk, a guest that is gone; nothing is left behind then.
     pub fn save(&self, saved: &SavedGuests, name: &str) -> Result<()> {
         let mut filling = saved.begin(name, self.machine.identity())?;
-        self.machine.pause()?;
-        let written = self.write(&mut filling);
-        self.machine.resume()?;
-        written?;
+        self.write_paused(&mut filling)?;
         filling.finish()
+    }
+
+    /// Puts this guest by under a name that nobody gave, for as long as what is returned lives.
+    pub(crate) fn lend(&self, forked: &SavedGuests) -> Result<Lent> {
+        let mut filling = forked.begin_unnamed(self.machine.identity())?;
+        self.write_paused(&mut filling)?;
+        filling.lend()
+    }
+
+    fn write_paused(&self, filling: &mut Filling) -> Result<()> {
+        // The machine of one would go on under the other's hands.
+        let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        self.machine.pause()?;
+        let written = self.write(filling);
+        self.machine.resume()?;
+        written
     }
 
     fn write(&self, filling: &mut Filling) -> Result<()> {
@@ -103,7 +119,7 @@ impl Instance {
         Ok(())
     }
 
-    /// Takes up the guest that was put by under `name`, as often as wanted: each is a guest of its own. Gives the
+    /// Takes up the guest that was put by under `name` in `saved`, as often as wanted: each is a guest of its own. Gives the
     /// processes that were started by [`Instance::spawn`] and run in it, in that order; what they write waits for whoever
     /// reads it.
     ///
@@ -111,33 +127,33 @@ impl Instance {
     /// [`Error::NoSavedGuest`]; one that is damaged, or of another machine; an image that is not here any more; shares
     /// that are not those it had.
     pub fn take_up(
-        library: &Library,
+        saved: &SavedGuests,
         name: &str,
         hypervisor: Arc<dyn Hypervisor>,
         options: &TakeUpOptions,
         progress: &Arc<dyn Progress>,
     ) -> Result<(Self, Vec<Process>)> {
-        let snapshot = library.saved_guests().open(name)?;
-        let saved: SavedInstance = snapshot.load(INSTANCE, |unit| unit.decode(SCHEMA))?;
+        let snapshot = saved.open(name)?;
+        let of: SavedInstance = snapshot.load(INSTANCE, |unit| unit.decode(SCHEMA))?;
         let hello = SavedHello::load(&snapshot)?;
-        let image = image_of(library, &saved, progress)?;
-        let shares = matched(&saved.shares, &options.shares)?;
-        let (root, served, _) = instance::serve(&image, &saved.hostname, &shares)?;
+        let image = image_of(saved.library(), &of, progress)?;
+        let shares = matched(&of.shares, &options.shares)?;
+        let (root, served, _) = instance::serve(&image, &of.hostname, &shares)?;
         let file_systems = served.iter().map(Served::file_system).collect();
         let config = MachineConfig {
-            memory_mib: saved.memory_mib,
-            vcpus: saved.vcpus,
+            memory_mib: of.memory_mib,
+            vcpus: of.vcpus,
         };
         let (backends, ends) = bring_up::plug_all(hypervisor, file_systems, &options.timeline);
         options.timeline.mark("snapshot opened");
         let machine = Machine::restore(&config, &snapshot, backends)?;
         restore_files(&snapshot, &served)?;
-        let hostname = options.hostname.clone().unwrap_or(saved.hostname);
+        let hostname = options.hostname.as_ref().unwrap_or(&of.hostname);
         let (console, control) = bring_up::follow(ends, &machine, options.console.as_ref())?;
         let (session, processes) = Session::resume(control, &snapshot.unit(SESSION)?, &options.timeline)?;
         machine.resume()?;
         options.timeline.mark("guest runs, restored");
-        session.configure(&hello, bring_up::configuration(&hostname)?)?;
+        session.configure(&hello, bring_up::configuration(hostname)?)?;
         options.timeline.mark("guest configured");
         let instance = Self {
             machine,
@@ -149,9 +165,16 @@ impl Instance {
             keeping: None,
             hello,
             served,
-            hostname,
+            hostname: hostname.clone(),
             shares,
+            saving: Mutex::default(),
         };
+        if instance.hostname != of.hostname {
+            renewal::rename(&instance.fs(), &of.hostname, &instance.hostname)?;
+        }
+        if options.new_machine_id {
+            renewal::new_machine_id(&instance.fs())?;
+        }
         Ok((instance, processes))
     }
 }

@@ -4,6 +4,7 @@
 //! does not fit is an error.
 
 use std::fs;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use saved_state::{Identity, Snapshot};
 
@@ -14,14 +15,25 @@ use crate::{CachedSnapshot, Error, Library, Result};
 /// The guests that were put by.
 #[derive(Clone, Debug)]
 pub struct SavedGuests {
+    library: Library,
     folder: SnapshotCache,
 }
 
 impl Library {
     /// The guests that were put by with [`Instance::save`](crate::Instance::save).
     pub fn saved_guests(&self) -> SavedGuests {
+        self.guests_in("guests")
+    }
+
+    /// The guests that are put by for as long as forks are made of them.
+    pub(crate) fn forked_guests(&self) -> SavedGuests {
+        self.guests_in("forks")
+    }
+
+    fn guests_in(&self, folder: &str) -> SavedGuests {
         SavedGuests {
-            folder: SnapshotCache::in_folder(self.cache_folder().join("guests"), u64::MAX),
+            library: self.clone(),
+            folder: SnapshotCache::in_folder(self.cache_folder().join(folder), u64::MAX),
         }
     }
 }
@@ -46,10 +58,23 @@ impl SavedGuests {
         }
     }
 
+    /// Where their images are.
+    pub(crate) fn library(&self) -> &Library {
+        &self.library
+    }
+
     /// Begins to write one.
     pub(crate) fn begin(&self, name: &str, identity: Identity) -> Result<Filling> {
         let filling = self.folder.try_fill(&checked(name)?, identity)?;
         filling.ok_or_else(|| Error::SavedGuestExists(name.to_owned()))
+    }
+
+    /// Begins to write one that is to be lent. What others lent who were killed is removed.
+    pub(crate) fn begin_unnamed(&self, identity: Identity) -> Result<Filling> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        self.folder.sweep_lent()?;
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        self.begin(&format!("{}-{number}", std::process::id()), identity)
     }
 
     /// Opens one; what is in it was not looked at, but units are what was written.

@@ -151,13 +151,29 @@ impl SnapshotCache {
         Ok(Some(Filling {
             writer: SnapshotWriter::new(&place, &staging, identity)?,
             cache: self.clone(),
-            _lock: lock,
+            key: key.clone(),
+            lock,
         }))
+    }
+
+    fn lock_path(&self, key: &str) -> PathBuf {
+        self.folder.join(format!("{LOCK}{key}"))
+    }
+
+    /// Removes all entries whose lock is free: in a folder of entries that are lent, those of processes that were killed.
+    pub(crate) fn sweep_lent(&self) -> Result<()> {
+        for key in self.names()? {
+            if self.lock(&key)?.is_some() {
+                self.remove(&key)?;
+                let _ = fs::remove_file(self.lock_path(&key));
+            }
+        }
+        self.sweep()
     }
 
     /// The lock of one entry, unless somebody has it.
     fn lock(&self, key: &str) -> Result<Option<File>> {
-        let path = self.folder.join(format!("{LOCK}{key}"));
+        let path = self.lock_path(key);
         let file = File::create(&path).map_err(Error::file("make", &path))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(file)),
@@ -293,6 +309,14 @@ impl SnapshotCache {
 pub(crate) struct Filling {
     pub(crate) writer: SnapshotWriter,
     cache: SnapshotCache,
+    key: Key,
+    lock: File,
+}
+
+/// An entry that goes when this is dropped.
+pub(crate) struct Lent {
+    cache: SnapshotCache,
+    key: Key,
     _lock: File,
 }
 
@@ -304,6 +328,34 @@ impl Filling {
     pub(crate) fn finish(self) -> Result<()> {
         self.writer.commit()?;
         self.cache.prune(self.cache.limit).map(drop)
+    }
+
+    /// Puts the entry into its place for as long as what is returned lives. It need not outlive a crash of the host.
+    ///
+    /// # Errors
+    /// A full disk.
+    pub(crate) fn lend(self) -> Result<Lent> {
+        self.writer.commit_unforced()?;
+        Ok(Lent {
+            cache: self.cache,
+            key: self.key,
+            _lock: self.lock,
+        })
+    }
+}
+
+impl Lent {
+    /// What it is called in its folder.
+    pub(crate) fn name(&self) -> &str {
+        &self.key.0
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.cache.forget(&self.key);
+        // No other entry is ever called like it, so nobody waits for the lock.
+        let _ = fs::remove_file(self.cache.lock_path(&self.key.0));
     }
 }
 

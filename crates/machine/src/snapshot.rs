@@ -63,6 +63,11 @@ impl Machine {
         &self.parts.config
     }
 
+    /// The name of the backend that executes it.
+    pub fn backend(&self) -> &'static str {
+        self.parts.hypervisor.name()
+    }
+
     /// What a snapshot of this machine is called after.
     pub fn identity(&self) -> Identity {
         self.parts.config.identity(&*self.parts.hypervisor)

@@ -73,6 +73,33 @@ impl SnapshotWriter {
     /// # Errors
     /// [`Error::Io`]; nothing is left behind.
     pub fn commit(mut self) -> Result<(), Error> {
+        self.write_manifest()?;
+        for (name, file) in &self.files {
+            file.sync_all()
+                .map_err(Error::io("force to the disk", self.staging.join(name)))?;
+        }
+        sync_folder(&self.staging)?;
+        self.put_into_place()?;
+        self.place.parent().map_or(Ok(()), sync_folder)
+    }
+
+    /// As [`SnapshotWriter::commit`], for what need not outlive a crash of the host: nothing is forced to the disk.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; nothing is left behind.
+    pub fn commit_unforced(mut self) -> Result<(), Error> {
+        self.write_manifest()?;
+        self.put_into_place()
+    }
+
+    fn put_into_place(&mut self) -> Result<(), Error> {
+        fs::rename(&self.staging, &self.place).map_err(Error::io("put into its place", &self.place))?;
+        self.committed = true;
+        Ok(())
+    }
+
+    /// Writes manifest and units.
+    fn write_manifest(&mut self) -> Result<(), Error> {
         let mut files = Vec::new();
         for (name, file) in &self.files {
             let path = self.staging.join(name);
@@ -96,14 +123,7 @@ impl SnapshotWriter {
                 .map_err(Error::io("write", self.staging.join(name)))?;
             self.files.push((name.to_owned(), file));
         }
-        for (name, file) in &self.files {
-            file.sync_all()
-                .map_err(Error::io("force to the disk", self.staging.join(name)))?;
-        }
-        sync_folder(&self.staging)?;
-        fs::rename(&self.staging, &self.place).map_err(Error::io("put into its place", &self.place))?;
-        self.committed = true;
-        self.place.parent().map_or(Ok(()), sync_folder)
+        Ok(())
     }
 
     fn create(&self, name: &str) -> Result<File, Error> {

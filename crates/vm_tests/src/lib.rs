@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod kernels;
+pub mod place;
 pub mod program;
 
 use std::io::{Read, Write};

@@ -1,87 +1,13 @@
 //! Guests that have a name and go on when the command that started them has ended.
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
-use tempfile::TempDir;
 use vm_tests::USERLAND;
-use vm_tests::program::{cc, said};
-
-/// What a command of the test's own running guests gave: status, standard output, standard error.
-type Said = (Option<i32>, String, String);
-
-/// A folder of running guests of its own. Those that still run at its end are ended.
-struct Place(TempDir);
-
-impl Place {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn command(&self, words: &[&str]) -> Command {
-        let mut command = cc(words);
-        command.env("XDG_RUNTIME_DIR", self.0.path());
-        command
-    }
-
-    fn cc(&self, words: &[&str]) -> Said {
-        said(&self.command(words).output().unwrap())
-    }
-
-    fn cc_with(&self, input: &[u8], words: &[&str]) -> Said {
-        let mut child = self.command(words).stdin(Stdio::piped()).spawn().unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        thread::scope(|scope| {
-            scope.spawn(move || stdin.write_all(input).unwrap());
-            said(&child.wait_with_output().unwrap())
-        })
-    }
-
-    fn start(&self, name: &str, words: &[&str]) -> Said {
-        self.cc(&[&["start", "--pull", "never", "--name", name], words].concat())
-    }
-
-    /// Starts a guest that does nothing by itself.
-    fn start_idle(&self, name: &str) {
-        let options = ["--entrypoint", "", USERLAND];
-        assert_eq!(self.start(name, &options), told(0, &format!("{name}\n")));
-    }
-
-    fn names(&self) -> String {
-        let (status, names, errors) = self.cc(&["--quiet", "ps"]);
-        assert_eq!((status, errors.as_str()), (Some(0), ""));
-        names
-    }
-
-    fn folder(&self) -> std::path::PathBuf {
-        self.0.path().join("crumblecracker/instances")
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let names = self.cc(&["--quiet", "ps"]).1;
-        for name in names.lines() {
-            self.cc(&["stop", "--time", "0", name]);
-        }
-    }
-}
-
-/// That status, that output, and nothing on standard error.
-fn told(status: i32, output: &str) -> Said {
-    (Some(status), output.to_owned(), String::new())
-}
-
-/// Waits until something is so.
-fn wait_until(so: impl Fn() -> bool) {
-    while !so() {
-        thread::sleep(std::time::Duration::from_millis(20));
-    }
-}
+use vm_tests::place::{Place, told, wait_until};
+use vm_tests::program::said;
 
 #[test]
 fn started_guest_runs_commands_until_it_is_stopped() {

@@ -25,7 +25,7 @@ impl<'a> Saved<'a> {
     fn take_up(&self, options: &TakeUpOptions) -> crumblecracker::Result<(Instance, Vec<Process>)> {
         let nobody: Arc<dyn crumblecracker::Progress> = Arc::new(());
         let backend = crumblecracker::open_backend(None, &self.0.library)?;
-        Instance::take_up(&self.0.library, &self.1, backend, options, &nobody)
+        Instance::take_up(&self.0.library.saved_guests(), &self.1, backend, options, &nobody)
     }
 }
 

@@ -10,9 +10,9 @@ use guest_protocol::wire::MAX_GRACE_MS;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::protocol::{Receiver, Reply, Request, Sender, ends};
-use super::{Instances, with_socket_path};
+use super::{Forkable, Instances, with_socket_path};
 use crate::session::{Copying, Ended, Streams};
-use crate::{Command, Error, Result};
+use crate::{Command, Error, Library, Result};
 
 /// A command that runs in a guest of another process.
 pub struct RemoteProcess {
@@ -132,6 +132,42 @@ impl Instances {
         // Whatever it may say, the end is what is waited for.
         while let Ok(Some(_)) = receiver.receive::<Reply>() {}
         Ok(())
+    }
+
+    /// Puts the guest called `name` by as `snapshot`, in the cache of `library`, which must be the guest's own. It stands
+    /// still meanwhile, and goes on.
+    ///
+    /// # Errors
+    /// As [`Instances::exec`], and those of [`Instance::save`](crate::Instance::save) in words.
+    pub fn save(&self, library: &Library, name: &str, snapshot: &str) -> Result<()> {
+        let (mut receiver, sender) = self.connect(name)?;
+        sender.send(&Request::Save {
+            cache: library.cache_folder().to_owned(),
+            snapshot: snapshot.to_owned(),
+        })?;
+        match answer(&mut receiver)? {
+            Reply::Done {} => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Makes the guest called `name` ready for forks, in the cache of `library`, which must be the guest's own. It stands
+    /// still meanwhile, and goes on.
+    ///
+    /// # Errors
+    /// As [`Instances::save`].
+    pub fn fork(&self, library: &Library, name: &str) -> Result<Forkable> {
+        let (mut receiver, sender) = self.connect(name)?;
+        sender.send(&Request::Fork {
+            cache: library.cache_folder().to_owned(),
+        })?;
+        match answer(&mut receiver)? {
+            Reply::Forkable(made) => Ok(Forkable {
+                made,
+                _connection: (receiver, sender),
+            }),
+            other => Err(unexpected(&other)),
+        }
     }
 
     fn connect(&self, name: &str) -> Result<(Receiver, Sender)> {

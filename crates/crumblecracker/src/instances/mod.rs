@@ -6,6 +6,7 @@
 //! and is removed by whoever comes across it.
 
 mod client;
+mod fork;
 mod log;
 mod protocol;
 mod server;
@@ -21,6 +22,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 pub use client::{RemoteControl, RemoteProcess};
+pub use fork::{ForkOptions, Forkable};
 pub use log::Log;
 pub use server::{Monitor, Running, Stopper};
 
@@ -242,6 +244,11 @@ impl Instances {
 }
 
 impl Claim {
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The guest's folder.
     pub fn folder(&self) -> PathBuf {
         self.instances.folder.join(&self.name)
@@ -297,10 +304,15 @@ fn private(path: &Path, options: &mut OpenOptions) -> Result<File> {
 }
 
 fn read_about(folder: &Path) -> Option<About> {
+    let text = read_capped(&folder.join("about"), ABOUT_MAX).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+/// The first `limit` bytes of a file at most.
+fn read_capped(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let file = File::open(folder.join("about")).ok()?;
-    file.take(ABOUT_MAX).read_to_end(&mut bytes).ok()?;
-    serde_json::from_slice(&bytes).ok()
+    File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Acts on the path of the socket in `folder`: on a short way to it where its name is longer than sockets bear.

@@ -1,13 +1,15 @@
 //! What is said over a control socket: one JSON value on a line, requests one way and replies the other.
 //!
-//! A connection begins with `exec` or `stop`. After `exec`, whose line comes with the descriptors of the command's
+//! A connection begins with `exec`, `stop`, `save` or `fork`. After `exec`, whose line comes with the descriptors of the command's
 //! standard streams, follow any number of `signal` and `resize`; it is answered by `started` and `exited`. `stop` is
-//! answered by `done`, and the connection ends together with the monitor. `error` may answer anything, and is the end.
+//! answered by `done`, and the connection ends together with the monitor. `save` is answered by `done` as well. `fork` is
+//! answered by `forkable`, which holds for as long as the connection does. `error` may answer anything, and is the end.
 
 use std::io::{ErrorKind, IoSlice, IoSliceMut, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::io::Errno;
@@ -18,6 +20,7 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::fork::Made;
 use crate::session::Ended;
 use crate::{Command, Error, Result};
 
@@ -41,6 +44,10 @@ pub(super) enum Request {
     Resize { rows: u16, columns: u16 },
     /// End the guest in order.
     Stop { grace_ms: u32 },
+    /// Put the guest by under a name, in this cache folder.
+    Save { cache: PathBuf, snapshot: String },
+    /// Put the guest by for forks, in this cache folder.
+    Fork { cache: PathBuf },
 }
 
 /// From the monitor.
@@ -53,6 +60,8 @@ pub(super) enum Reply {
     Exited(Ended),
     /// What was asked for is done.
     Done {},
+    /// Forks can be made.
+    Forkable(Made),
     /// It cannot be done.
     Error { message: String },
 }
@@ -287,6 +296,8 @@ mod tests {
             "{\"stop\":{\"grace_ms\":-1}}\n",
             "{\"stop\":{\"grace_ms\":1},\"signal\":{\"number\":1}}\n",
             "{\"exec\":{\"arguments\":[],\"more\":2}}\n",
+            "{\"save\":{\"cache\":\"/\"}}\n",
+            "{\"fork\":{\"cache\":\"/\",\"n\":1}}\n",
             "{\"dance\":{}}\n",
             "\u{0}\n",
         ] {

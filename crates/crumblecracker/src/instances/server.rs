@@ -4,6 +4,7 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::thread;
@@ -11,11 +12,12 @@ use std::time::Duration;
 
 use tracing::warn;
 
+use super::fork::Made;
 use super::protocol::{Receiver, Reply, Request, Sender, ends};
 use super::{About, Claim, Log, with_socket_path};
 use crate::error::one_line;
 use crate::session::{Forwarding, Process, ProcessControl, Streams};
-use crate::{Command, Error, Instance, Result};
+use crate::{Command, Error, Instance, Library, Result};
 
 /// The most connections at once. Each takes at most six descriptors, of which a process usually may have 1024.
 const CONNECTIONS_MAX: usize = 128;
@@ -90,6 +92,8 @@ enum Event {
 
 /// What the threads of a monitor have in common.
 struct Shared {
+    library: Library,
+    has_main: bool,
     /// `None` once it is about to end.
     instance: RwLock<Option<Instance>>,
     /// What commands have of the one the guest was started with.
@@ -107,11 +111,12 @@ impl Stopper {
 }
 
 impl Monitor {
-    /// Opens the control socket of a guest. What its main process writes goes to the log.
+    /// Opens the control socket of a guest that lives in the cache of `library`. What its main process writes goes to the
+    /// log.
     ///
     /// # Errors
     /// [`Error::File`].
-    pub fn open(claim: Claim, running: Running) -> Result<Self> {
+    pub fn open(library: &Library, claim: Claim, running: Running) -> Result<Self> {
         let Running {
             instance,
             main,
@@ -127,6 +132,8 @@ impl Monitor {
         Ok(Self {
             claim,
             shared: Arc::new(Shared {
+                library: library.clone(),
+                has_main: main.is_some(),
                 instance: RwLock::new(Some(instance)),
                 usual,
                 connections: Mutex::new(0),
@@ -276,6 +283,12 @@ impl Shared {
                 let _ = self.happened.send(Event::Stop(grace, Some(sender.clone())));
                 Ok(())
             }
+            Some(Request::Save { cache, snapshot }) => {
+                self.check_cache(&cache)?;
+                self.read(|instance| instance.save(&self.library.saved_guests(), &snapshot))?;
+                sender.send(&Reply::Done {})
+            }
+            Some(Request::Fork { cache }) => self.fork(&cache, receiver, sender),
             Some(other @ (Request::Signal { .. } | Request::Resize { .. })) => {
                 Err(Error::Message(format!("{other:?} needs a command first")))
             }
@@ -302,6 +315,38 @@ impl Shared {
             sender.close();
         });
         Ok(())
+    }
+
+    /// Puts the guest by for forks, for as long as who asked is connected.
+    fn fork(&self, cache: &Path, receiver: &mut Receiver, sender: &Sender) -> Result<()> {
+        self.check_cache(cache)?;
+        let (lent, made) = self.read(|instance| {
+            let lent = instance.lend(&self.library.forked_guests())?;
+            let made = Made {
+                snapshot: lent.name().to_owned(),
+                backend: instance.backend().to_owned(),
+                shares: instance.shares.clone(),
+                usual: self.usual.clone(),
+                has_main: self.has_main,
+            };
+            Ok((lent, made))
+        })?;
+        sender.send(&Reply::Forkable(made))?;
+        // Nothing more is said: whatever comes is the end.
+        let _ = receiver.receive::<Request>();
+        drop(lent);
+        Ok(())
+    }
+
+    /// What a guest is made of, and what is made of it, is in one cache.
+    fn check_cache(&self, cache: &Path) -> Result<()> {
+        let own = self.library.cache_folder();
+        let is_same = cache == own
+            || matches!((cache.canonicalize(), own.canonicalize()), (Ok(one), Ok(other)) if one == other);
+        match is_same {
+            true => Ok(()),
+            false => Err(Error::OtherCache(own.to_owned())),
+        }
     }
 
     fn with_usual(&self, command: &Command) -> Command {
@@ -335,7 +380,7 @@ fn obey(control: &ProcessControl, receiver: &mut Receiver, terminal: bool) {
         let done = match receiver.receive() {
             Ok(Some(Request::Signal { number })) => control.signal(number),
             Ok(Some(Request::Resize { rows, columns })) => control.resize(rows, columns),
-            Ok(Some(Request::Exec(_) | Request::Stop { .. })) | Ok(None) | Err(_) => break,
+            Ok(_) | Err(_) => break,
         };
         if let Err(error) = done {
             warn!(error = one_line(&error), "a command was not reached");

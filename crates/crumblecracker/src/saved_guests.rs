@@ -74,7 +74,9 @@ impl SavedGuests {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         self.folder.sweep_lent()?;
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        self.begin(&format!("{}-{number}", std::process::id()), identity)
+        let mut filling = self.begin(&format!("{}-{number}", std::process::id()), identity)?;
+        filling.writer.force_nothing();
+        Ok(filling)
     }
 
     /// Opens one; what is in it was not looked at, but units are what was written.

@@ -335,7 +335,7 @@ impl Filling {
     /// # Errors
     /// A full disk.
     pub(crate) fn lend(self) -> Result<Lent> {
-        self.writer.commit_unforced()?;
+        self.writer.commit()?;
         Ok(Lent {
             cache: self.cache,
             key: self.key,

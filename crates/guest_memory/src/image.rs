@@ -28,11 +28,12 @@ pub struct Extent {
 
 impl GuestMemory {
     /// Writes RAM to `file`, which is empty, and says what lies where; RAM outside of the extents is zero. Pages of
-    /// zeroes inside of them are holes. Nobody may write to RAM meanwhile.
+    /// zeroes inside of them are holes. `written_up_to` hears how much of the file is complete. Nobody may write to RAM
+    /// meanwhile.
     ///
     /// # Errors
     /// What the file says.
-    pub fn write_image(&self, file: &File) -> io::Result<Vec<Extent>> {
+    pub fn write_image(&self, file: &File, written_up_to: impl Fn(u64)) -> io::Result<Vec<Extent>> {
         let mut image = ImageWriter {
             file,
             len: 0,
@@ -45,6 +46,7 @@ impl GuestMemory {
             while gpa < end {
                 let next = (gpa + 1).next_multiple_of(PIECE as u64).min(end);
                 image.piece(self, gpa, (next - gpa) as usize)?;
+                written_up_to(image.len);
                 gpa = next;
             }
         }
@@ -158,7 +160,7 @@ mod tests {
         let (memory, places) = written();
         let file = tempfile::tempfile().unwrap();
 
-        let extents = memory.write_image(&file).unwrap();
+        let extents = memory.write_image(&file, drop).unwrap();
         let copy = GuestMemory::anonymous(&REGIONS).unwrap();
         copy.map_image(&file, &extents).unwrap();
 
@@ -179,7 +181,7 @@ mod tests {
     fn map_image_writes_stay_with_the_writer() {
         let (memory, places) = written();
         let file = tempfile::tempfile().unwrap();
-        let extents = memory.write_image(&file).unwrap();
+        let extents = memory.write_image(&file, drop).unwrap();
         let copies = [(); 2].map(|()| GuestMemory::anonymous(&REGIONS).unwrap());
         for copy in &copies {
             copy.map_image(&file, &extents).unwrap();

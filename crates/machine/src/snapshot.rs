@@ -128,7 +128,8 @@ impl Parts {
         let nanoseconds = u64::try_from(self.vm.clock()?.as_nanos()).unwrap_or(u64::MAX);
         writer.unit(CLOCK, &Unit::new(SCHEMA, &SavedClock { nanoseconds }));
         self.devices.save(writer);
-        let extents = self.memory.write_image(writer.file(MEMORY)?);
+        let file = writer.growing_file(MEMORY)?;
+        let extents = self.memory.write_image(file.file(), |len| file.grown_to(len));
         let extents = extents.map_err(Error::MemoryImage)?;
         let saved = SavedExtents {
             extents: extents

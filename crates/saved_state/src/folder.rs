@@ -1,11 +1,13 @@
 //! A snapshot's folder: written whole, read with suspicion.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use sha2::{Digest, Sha256};
 
+use crate::digested::{Digested, Follower, hex};
 use crate::manifest::FileEntry;
 use crate::manifest::{FORMAT, MAX_MANIFEST, is_plain_name};
 use crate::{Error, Identity, Manifest, Unit, UnitEntry};
@@ -20,8 +22,43 @@ pub struct SnapshotWriter {
     identity: Identity,
     entries: Vec<UnitEntry>,
     units: Vec<u8>,
-    files: Vec<(String, File)>,
+    files: Vec<Written>,
+    force: bool,
     committed: bool,
+}
+
+struct Written {
+    name: String,
+    file: File,
+    follower: Option<Follower>,
+}
+
+impl Written {
+    fn new(name: &str, file: File) -> Self {
+        Self {
+            name: name.to_owned(),
+            file,
+            follower: None,
+        }
+    }
+}
+
+/// A file of a snapshot that grows.
+pub struct GrowingFile<'a> {
+    file: &'a File,
+    follower: &'a Follower,
+}
+
+impl GrowingFile<'_> {
+    /// The file.
+    pub fn file(&self) -> &File {
+        self.file
+    }
+
+    /// What lies before `len` will not change any more.
+    pub fn grown_to(&self, len: u64) {
+        self.follower.grown_to(len);
+    }
 }
 
 impl SnapshotWriter {
@@ -38,8 +75,14 @@ impl SnapshotWriter {
             entries: Vec::new(),
             units: Vec::new(),
             files: Vec::new(),
+            force: true,
             committed: false,
         })
+    }
+
+    /// Makes this a snapshot that need not outlive a crash of the host: nothing is forced to the disk.
+    pub fn force_nothing(&mut self) {
+        self.force = false;
     }
 
     /// Adds a unit; names are used once.
@@ -63,9 +106,32 @@ impl SnapshotWriter {
             return Err(Error::Impossible(format!("no file can be called {name}")));
         }
         let file = self.create(name)?;
-        self.files.push((name.to_owned(), file));
+        self.files.push(Written::new(name, file));
         // It was just added.
-        Ok(&self.files[self.files.len() - 1].1)
+        Ok(&self.files[self.files.len() - 1].file)
+    }
+
+    /// Adds a file that is written from its beginning to its end, which is told as it goes on: then little is left to do
+    /// when it is complete.
+    ///
+    /// # Errors
+    /// As [`SnapshotWriter::file`].
+    pub fn growing_file(&mut self, name: &str) -> Result<GrowingFile<'_>, Error> {
+        self.file(name)?;
+        let staging = &self.staging;
+        let force = self.force;
+        // It was just added.
+        let last = self.files.len() - 1;
+        let written = &mut self.files[last];
+        let follower = written
+            .file
+            .try_clone()
+            .and_then(|file| Follower::start(file, force));
+        let follower = follower.map_err(Error::io("digest", staging.join(name)))?;
+        Ok(GrowingFile {
+            file: &written.file,
+            follower: written.follower.insert(follower),
+        })
     }
 
     /// Writes manifest and units, forces everything to the disk and puts the folder into its place, which must be free.
@@ -74,36 +140,24 @@ impl SnapshotWriter {
     /// [`Error::Io`]; nothing is left behind.
     pub fn commit(mut self) -> Result<(), Error> {
         self.write_manifest()?;
-        for (name, file) in &self.files {
-            file.sync_all()
-                .map_err(Error::io("force to the disk", self.staging.join(name)))?;
+        if self.force {
+            self.force_to_disk()?;
         }
-        sync_folder(&self.staging)?;
-        self.put_into_place()?;
-        self.place.parent().map_or(Ok(()), sync_folder)
-    }
-
-    /// As [`SnapshotWriter::commit`], for what need not outlive a crash of the host: nothing is forced to the disk.
-    ///
-    /// # Errors
-    /// [`Error::Io`]; nothing is left behind.
-    pub fn commit_unforced(mut self) -> Result<(), Error> {
-        self.write_manifest()?;
-        self.put_into_place()
-    }
-
-    fn put_into_place(&mut self) -> Result<(), Error> {
         fs::rename(&self.staging, &self.place).map_err(Error::io("put into its place", &self.place))?;
         self.committed = true;
-        Ok(())
+        match self.place.parent() {
+            Some(parent) if self.force => sync_folder(parent),
+            _ => Ok(()),
+        }
     }
 
     /// Writes manifest and units.
     fn write_manifest(&mut self) -> Result<(), Error> {
         let mut files = Vec::new();
-        for (name, file) in &self.files {
-            let path = self.staging.join(name);
-            let (len, sha256) = digest_file(file).map_err(Error::io("read", path))?;
+        for Written { name, file, follower } in &mut self.files {
+            let followed = follower.take().map(Follower::finish).transpose();
+            let digested = followed.and_then(|digested| digested.unwrap_or_default().whole(file));
+            let (len, sha256) = digested.map_err(Error::io("read", self.staging.join(&*name)))?;
             files.push(FileEntry {
                 name: name.clone(),
                 len,
@@ -121,9 +175,30 @@ impl SnapshotWriter {
             let mut file = self.create(name)?;
             file.write_all(bytes)
                 .map_err(Error::io("write", self.staging.join(name)))?;
-            self.files.push((name.to_owned(), file));
+            self.files.push(Written::new(name, file));
         }
         Ok(())
+    }
+
+    /// All at once: file systems write down once what is asked for together.
+    fn force_to_disk(&self) -> Result<(), Error> {
+        thread::scope(|scope| {
+            let force = |written: &'_ Written| {
+                let forced = written.file.sync_all();
+                forced.map_err(Error::io("force to the disk", self.staging.join(&written.name)))
+            };
+            let forcing: Vec<_> = self
+                .files
+                .iter()
+                .map(|written| scope.spawn(move || force(written)))
+                .collect();
+            forcing.into_iter().try_for_each(|thread| {
+                thread
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+        })?;
+        sync_folder(&self.staging)
     }
 
     fn create(&self, name: &str) -> Result<File, Error> {
@@ -151,27 +226,6 @@ fn sync_folder(path: &Path) -> Result<(), Error> {
 
 fn digest(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
-}
-
-/// Length and digest of all of a file.
-fn digest_file(file: &File) -> io::Result<(u64, String)> {
-    let mut reader = file;
-    reader.rewind()?;
-    let mut hasher = Sha256::new();
-    let mut piece = vec![0; 1 << 20];
-    let mut len = 0;
-    loop {
-        let count = reader.read(&mut piece)?;
-        if count == 0 {
-            return Ok((len, hex(&hasher.finalize())));
-        }
-        hasher.update(&piece[..count]);
-        len += count as u64;
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Manifest {
@@ -266,7 +320,7 @@ impl Snapshot {
         for entry in &self.manifest.files {
             let path = self.folder.join(&entry.name);
             let (_, sha256) = File::open(&path)
-                .and_then(|file| digest_file(&file))
+                .and_then(|file| Digested::default().whole(&file))
                 .map_err(Error::io("read", &path))?;
             if sha256 != entry.sha256 {
                 return Err(damaged(&entry.name, "its digest is another".to_owned()));

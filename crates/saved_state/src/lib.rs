@@ -15,6 +15,7 @@
 //! allocated, digests are compared before anything is decoded, and nothing here panics on them.
 #![forbid(unsafe_code)]
 
+mod digested;
 mod error;
 mod folder;
 mod manifest;
@@ -22,7 +23,7 @@ mod record;
 mod value;
 
 pub use error::{Error, require};
-pub use folder::{Snapshot, SnapshotWriter};
+pub use folder::{GrowingFile, Snapshot, SnapshotWriter};
 pub use manifest::{FileEntry, Identity, Manifest, UnitEntry};
 pub use record::{FieldsReader, FieldsWriter};
 pub use value::{Decoder, Saved};

@@ -6,6 +6,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use guest_protocol::ToGuest;
 use hypervisor::Hypervisor;
 use machine::{Machine, MachineConfig};
 use saved_state::{Snapshot, Unit, record};
@@ -83,9 +84,12 @@ impl Instance {
     fn write_paused(&self, filling: &mut Filling) -> Result<()> {
         // The machine of one would go on under the other's hands.
         let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        // So that no command runs in a guest taken up before that has its name, clock and seed.
+        self.session.request(ToGuest::Freeze)?;
         self.machine.pause()?;
         let written = self.write(filling);
         self.machine.resume()?;
+        self.session.request(ToGuest::Thaw)?;
         written
     }
 
@@ -175,6 +179,7 @@ impl Instance {
         if options.new_machine_id {
             renewal::new_machine_id(&instance.fs())?;
         }
+        instance.session.request(ToGuest::Thaw)?;
         Ok((instance, processes))
     }
 }

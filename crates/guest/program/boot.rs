@@ -1,6 +1,7 @@
 // From the kernel's first call to an open control channel.
 
 use crate::configure;
+use crate::freezer;
 use crate::kernel::*;
 use crate::log;
 use crate::mounts;
@@ -46,6 +47,7 @@ pub unsafe fn prepare() {
     raise_open_files();
     load_modules();
     mounts::furnish_early();
+    freezer::prepare();
     configure::raise_loopback();
     // The program runs on from memory; its file would only take more of it.
     unlink(b"/init\0" as *const u8);

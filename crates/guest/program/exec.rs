@@ -1,5 +1,6 @@
 // Exec as the host sends it: reading the request, and starting the process.
 
+use crate::freezer;
 use crate::kernel::*;
 use crate::processes::*;
 use crate::protocol;
@@ -196,7 +197,7 @@ unsafe fn start(process: *mut Process, child: *mut i32) -> isize {
     }
     set_nonblocking(ends[0]);
     (*process).exec_pipe = ends[0];
-    let pid = fork();
+    let pid = freezer::fork_command();
     if pid == 0 {
         spawn::become_program(child, ends[1]);
     }

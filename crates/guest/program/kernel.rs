@@ -88,6 +88,11 @@ pub unsafe fn open(path: *const u8, flags: usize) -> isize {
     syscall(OPENAT, AT_FDCWD as usize, path as usize, flags | O_CLOEXEC, 0o644, 0)
 }
 
+/// Opens what is in the folder `folder`.
+pub unsafe fn open_in(folder: i32, name: *const u8, flags: usize) -> isize {
+    syscall(OPENAT, folder as usize, name as usize, flags | O_CLOEXEC, 0o644, 0)
+}
+
 pub unsafe fn close(fd: i32) {
     if fd >= 0 {
         syscall(CLOSE, fd as usize, 0, 0, 0, 0);
@@ -208,6 +213,18 @@ pub unsafe fn getpid() -> isize {
 /// `fork`: 0 in the child.
 pub unsafe fn fork() -> isize {
     syscall(CLONE, SIGCHLD, 0, 0, 0, 0)
+}
+
+/// `fork` into the control group whose folder `group` is: 0 in the child (clone(2), "clone3").
+pub unsafe fn fork_into(group: i32) -> isize {
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    /// struct clone_args, of which the others are zero.
+    const WORDS: usize = 11;
+    let mut arguments: [u64; WORDS] = [0; WORDS];
+    arguments[0] = CLONE_INTO_CGROUP;
+    arguments[4] = SIGCHLD as u64;
+    arguments[10] = group as u64;
+    syscall(CLONE3, &raw const arguments as usize, WORDS * 8, 0, 0, 0)
 }
 
 pub unsafe fn exit(code: usize) -> ! {

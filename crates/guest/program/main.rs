@@ -9,7 +9,8 @@
 //! the host. What comes over the channel is checked all the same: a host with a bug must not take the guest
 //! down. Every function returns a negative errno where something failed, as the kernel does.
 //!
-//! One process serves the channel and never waits for anything else; a second one, forked when the host first
+//! One process serves the channel and never waits for anything else, but a moment for commands to stop when all of them
+//! are to; a second one, forked when the host first
 //! asks for a file, may wait for file systems.
 //!
 //! As PID 1 it prepares the machine. With `--control-fd N` it serves the channel on an inherited descriptor
@@ -27,6 +28,7 @@ mod exec;
 mod file_operations;
 mod file_server;
 mod files;
+mod freezer;
 mod kernel;
 mod log;
 mod memory;

@@ -3,6 +3,7 @@
 use crate::configure;
 use crate::exec;
 use crate::files;
+use crate::freezer;
 use crate::kernel::*;
 use crate::mounts;
 use crate::processes::*;
@@ -31,6 +32,8 @@ pub unsafe fn serve(frame: *const Frame, control: i32) {
         }
         KIND_SHUTDOWN => shut_down(id, payload, len, control),
         KIND_PING => protocol::done(id),
+        KIND_FREEZE => freezer::set_frozen(id, true),
+        KIND_THAW => freezer::set_frozen(id, false),
         KIND_FILE => files::request(frame),
         KIND_FILE_CLOSE => files::close_file(frame),
         KIND_SIGNAL | KIND_WINDOW_SIZE | KIND_DATA | KIND_EOF | KIND_CLOSE | KIND_CREDIT => {

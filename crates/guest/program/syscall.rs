@@ -71,6 +71,7 @@ mod amd64 {
     pub const SOCKET: usize = 41;
     pub const SOCKETPAIR: usize = 53;
     pub const CLONE: usize = 56;
+    pub const CLONE3: usize = 435;
     pub const EXECVE: usize = 59;
     pub const WAIT4: usize = 61;
     pub const KILL: usize = 62;
@@ -173,6 +174,7 @@ mod arm64 {
     pub const SOCKET: usize = 198;
     pub const SOCKETPAIR: usize = 199;
     pub const CLONE: usize = 220;
+    pub const CLONE3: usize = 435;
     pub const EXECVE: usize = 221;
     pub const WAIT4: usize = 260;
     pub const PRLIMIT64: usize = 261;

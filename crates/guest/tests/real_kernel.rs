@@ -217,3 +217,33 @@ fn bad_commands_and_floods_leave_the_first_process_alive() {
 
     assert!(machine.shut_down());
 }
+
+#[test]
+fn frozen_commands_stand_still_until_they_are_thawed() {
+    let root = busybox_root();
+    let mut machine = Machine::boot(&[("root", root.path())]);
+    let guest = machine.guest();
+    mount_root(guest, false);
+    // What it starts stands still as well.
+    let count =
+        "echo 0 > /count; (n=0; while :; do n=$((n+1)); echo $n > /next; mv /next /count; done) & wait";
+    guest.exec(exec(&["sh", "-c", count]), b"");
+    let number = || fs::read_to_string(root.path().join("count")).unwrap_or_default();
+    while number().len() <= 2 {
+        guest.ping();
+    }
+
+    let id = guest.request(ToGuest::Freeze);
+    guest.wait_done(id);
+    let frozen = number();
+    for _ in 0..100 {
+        guest.ping();
+    }
+    assert_eq!(number(), frozen);
+
+    let id = guest.request(ToGuest::Thaw);
+    guest.wait_done(id);
+    while number() == frozen {
+        guest.ping();
+    }
+}

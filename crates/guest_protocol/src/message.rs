@@ -63,6 +63,11 @@ pub enum ToGuest {
     Shutdown(Shutdown),
     /// → Done, after everything the guest had to say about earlier frames.
     Ping,
+    /// Stops all commands, and what they started, without their notice. → Done, when none runs any more; one that waits
+    /// for what cannot be interrupted is given up on after a second.
+    Freeze,
+    /// Lets them go on. → Done.
+    Thaw,
     /// Works on the guest's files; up to [`wire::MAX_FILE_REQUESTS`] may wait for their replies at once.
     /// → as [`FileRequest`] says, or Failed.
     File(FileRequest),

@@ -58,7 +58,7 @@ pub(crate) fn encode(message: &ToGuest, id: u32, out: &mut Vec<u8>) -> Result<()
             w.u32(*bytes);
         }
         ToGuest::File(request) => file::encode_request(&mut w, request),
-        ToGuest::Sync | ToGuest::Ping | ToGuest::CloseFile => {}
+        ToGuest::Sync | ToGuest::Ping | ToGuest::Freeze | ToGuest::Thaw | ToGuest::CloseFile => {}
     }
     w.finish()
 }
@@ -74,6 +74,8 @@ fn kind_and_stream(message: &ToGuest) -> (u16, u8) {
         ToGuest::Sync => (wire::KIND_SYNC, 0),
         ToGuest::Shutdown(_) => (wire::KIND_SHUTDOWN, 0),
         ToGuest::Ping => (wire::KIND_PING, 0),
+        ToGuest::Freeze => (wire::KIND_FREEZE, 0),
+        ToGuest::Thaw => (wire::KIND_THAW, 0),
         ToGuest::File(_) => (wire::KIND_FILE, 0),
         ToGuest::CloseFile => (wire::KIND_FILE_CLOSE, 0),
         ToGuest::Data(stream, _) => (wire::KIND_DATA, stream.number()),
@@ -182,6 +184,8 @@ pub(crate) fn decode(kind: u16, stream: u8, mut r: FieldReader<'_>) -> Result<To
         wire::KIND_SYNC => ToGuest::Sync,
         wire::KIND_SHUTDOWN => ToGuest::Shutdown(decode_shutdown(&mut r)?),
         wire::KIND_PING => ToGuest::Ping,
+        wire::KIND_FREEZE => ToGuest::Freeze,
+        wire::KIND_THAW => ToGuest::Thaw,
         wire::KIND_FILE => ToGuest::File(file::decode_request(&mut r)?),
         wire::KIND_FILE_CLOSE => ToGuest::CloseFile,
         wire::KIND_DATA => match r.rest() {

@@ -60,6 +60,10 @@ pub const KIND_SYNC: u16 = 0x0007;
 pub const KIND_SHUTDOWN: u16 = 0x0008;
 /// Ask for a Done.
 pub const KIND_PING: u16 = 0x0009;
+/// Stop all commands.
+pub const KIND_FREEZE: u16 = 0x000a;
+/// Let them go on.
+pub const KIND_THAW: u16 = 0x000b;
 /// An operation on files.
 pub const KIND_FILE: u16 = 0x0020;
 /// Close a file.

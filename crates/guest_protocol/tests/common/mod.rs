@@ -85,6 +85,8 @@ pub fn to_guest() -> impl Strategy<Value = ToGuest> {
         window().prop_map(ToGuest::WindowSize),
         Just(ToGuest::Sync),
         Just(ToGuest::Ping),
+        Just(ToGuest::Freeze),
+        Just(ToGuest::Thaw),
         (any::<bool>(), 0u32..60_000)
             .prop_map(|(restart, grace_ms)| ToGuest::Shutdown(Shutdown { restart, grace_ms })),
         data().prop_map(|data| ToGuest::Data(Stream::Stdin, data)),

@@ -1,5 +1,6 @@
 //! `cargo xtask bench start`: `cc run` from a snapshot of a booted guest, against the same that boots, and against itself
-//! with more memory: on the CPU in software on this machine, and under KVM in one lab boot.
+//! with more memory: on the CPU in software on this machine, and under KVM in one lab boot. Also what it takes to put a
+//! guest by and to fork it.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -12,6 +13,7 @@ use super::monitor::Monitor;
 use super::{Row, row};
 use crate::workspace;
 
+mod forks;
 mod lab;
 
 pub(super) use lab::{InLab, in_lab};
@@ -38,6 +40,7 @@ pub(super) fn measure(runs: u32, only: Option<Processor>) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     if only != Some(Processor::Kvm) {
         rows.extend(here(runs, &starts)?);
+        rows.extend(forks::measure(runs, &starts)?);
     }
     if only != Some(Processor::Soft) {
         // The lab has no network: what is missing is fetched here.

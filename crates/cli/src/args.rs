@@ -260,6 +260,12 @@ pub(crate) enum SnapshotRequest {
     },
     /// List them, the one made last first
     Ls,
+    /// Write some anew, each apart from the guest it came from, with which it has unchanged memory in common
+    Flatten {
+        /// Their names
+        #[arg(required = true, value_name = "SNAPSHOT")]
+        names: Vec<String>,
+    },
     /// Remove some; guests that came from them go on
     Rm {
         /// Their names

@@ -23,6 +23,12 @@ pub(crate) fn snapshot(common: &Common, request: &SnapshotRequest) -> Result<u8>
             let headings = ["SNAPSHOT", "BACKEND", "MEMORY", "CPUS", "SIZE", "MADE"];
             Ok(print::text(&print::table(headings, &rows)))
         }
+        SnapshotRequest::Flatten { names } => {
+            for name in names {
+                guests.flatten(name)?;
+            }
+            Ok(0)
+        }
         SnapshotRequest::Rm { names } => {
             for name in names {
                 guests.remove(name)?;

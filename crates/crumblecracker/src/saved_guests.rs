@@ -58,6 +58,19 @@ impl SavedGuests {
         }
     }
 
+    /// Writes one once more, apart from all others: what it has in common with the guest it came from is copied.
+    ///
+    /// # Errors
+    /// [`Error::NoSavedGuest`], [`Error::SavedGuestName`]; one that is damaged; a full disk. It stays as it was then.
+    pub fn flatten(&self, name: &str) -> Result<()> {
+        let snapshot = self.open(name)?;
+        let identity = snapshot.manifest().identity.clone();
+        let filling = self.folder.rewrite(&checked(name)?, identity)?;
+        let mut filling = filling.ok_or_else(|| Error::SavedGuestExists(name.to_owned()))?;
+        machine::flatten(&snapshot, &mut filling.writer)?;
+        filling.replace()
+    }
+
     /// Where their images are.
     pub(crate) fn library(&self) -> &Library {
         &self.library

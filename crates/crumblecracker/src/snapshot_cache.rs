@@ -6,11 +6,12 @@
 //! keeps it when it is removed.
 
 use std::fs::{self, File, FileTimes};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use oci::Digest;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use saved_state::{Identity, Manifest, Snapshot, SnapshotWriter};
 use tracing::{debug, warn};
 
@@ -139,21 +140,32 @@ impl SnapshotCache {
         let Some(lock) = self.lock(&key.0)? else {
             return Ok(None);
         };
-        let place = self.path(key);
-        if place.exists() {
+        if self.path(key).exists() {
             return Ok(None);
         }
+        self.stage(key, identity, lock).map(Some)
+    }
+
+    /// Begins to write an entry that takes the place of the one with this key. `None` where another process writes it.
+    pub(crate) fn rewrite(&self, key: &Key, identity: Identity) -> Result<Option<Filling>> {
+        self.check_owner()?;
+        let lock = self.lock(&key.0)?;
+        lock.map(|lock| self.stage(key, identity, lock)).transpose()
+    }
+
+    fn stage(&self, key: &Key, identity: Identity, lock: File) -> Result<Filling> {
+        let place = self.path(key);
         let staging = self.folder.join(format!("{STAGING}{}", key.0));
         // Nobody else fills it while the lock is held: what lies there was left by somebody who was killed.
         if staging.exists() {
             fs::remove_dir_all(&staging).map_err(Error::file("remove", &staging))?;
         }
-        Ok(Some(Filling {
+        Ok(Filling {
             writer: SnapshotWriter::new(&place, &staging, identity)?,
             cache: self.clone(),
             key: key.clone(),
             lock,
-        }))
+        })
     }
 
     fn lock_path(&self, key: &str) -> PathBuf {
@@ -174,11 +186,19 @@ impl SnapshotCache {
     /// The lock of one entry, unless somebody has it.
     fn lock(&self, key: &str) -> Result<Option<File>> {
         let path = self.lock_path(key);
-        let file = File::create(&path).map_err(Error::file("make", &path))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(file)),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(Error::file("lock", &path)(error.into())),
+        loop {
+            let file = File::create(&path).map_err(Error::file("make", &path))?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+                Err(error) => return Err(Error::file("lock", &path)(error.into())),
+            }
+            // Somebody who had the lock may have removed its file meanwhile.
+            let inode = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+            let there = path.symlink_metadata().map(inode).ok();
+            if there == file.metadata().map(inode).ok() {
+                return Ok(Some(file));
+            }
         }
     }
 
@@ -291,13 +311,17 @@ impl SnapshotCache {
         };
         for entry in listed.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let left = match name.strip_prefix(STAGING) {
+            // Somebody else may sweep, too: what is gone already is as good.
+            let key = name.strip_prefix(STAGING).or(name.strip_prefix(LOCK));
+            if let Some(key) = key {
                 // Whoever fills it has its lock.
-                Some(key) => self.lock(key)?.is_some(),
-                None => name.starts_with(REMOVED),
-            };
-            if left {
-                // Somebody else may sweep, too.
+                if let Some(_lock) = self.lock(key)? {
+                    let _ = fs::remove_dir_all(self.folder.join(format!("{STAGING}{key}")));
+                    if !self.folder.join(key).exists() {
+                        let _ = fs::remove_file(self.lock_path(key));
+                    }
+                }
+            } else if name.starts_with(REMOVED) {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
@@ -330,6 +354,19 @@ impl Filling {
         self.cache.prune(self.cache.limit).map(drop)
     }
 
+    /// Puts the entry into the place of the one it was made of.
+    ///
+    /// # Errors
+    /// A full disk.
+    pub(crate) fn replace(self) -> Result<()> {
+        // One of both is in the place at any time. The other is swept like what others left.
+        let exchange = |from: &Path, to: &Path| {
+            renameat_with(CWD, from, CWD, to, RenameFlags::EXCHANGE)?;
+            fs::remove_dir_all(from)
+        };
+        Ok(self.writer.commit_by(exchange)?)
+    }
+
     /// Puts the entry into its place for as long as what is returned lives. It need not outlive a crash of the host.
     ///
     /// # Errors
@@ -354,7 +391,7 @@ impl Lent {
 impl Drop for Lent {
     fn drop(&mut self) {
         self.cache.forget(&self.key);
-        // No other entry is ever called like it, so nobody waits for the lock.
+        // One that stays is swept.
         let _ = fs::remove_file(self.cache.lock_path(&self.key.0));
     }
 }
@@ -447,6 +484,11 @@ mod tests {
 
         cache.prune(u64::MAX).unwrap();
 
+        let locks = fs::read_dir(&cache.folder)
+            .unwrap()
+            .flatten()
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with(LOCK));
+        assert_eq!(locks.count(), 1);
         let left = cache.names().unwrap();
         assert_eq!(left, [key("other").0]);
         let staged = |entry: &fs::DirEntry| {

@@ -11,6 +11,7 @@ mod file_io;
 mod image;
 mod load_file;
 mod mapping;
+mod private_pages;
 mod ram_view;
 mod sys;
 mod watch;
@@ -19,7 +20,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 pub use file_io::GuestRange;
-pub use image::Extent;
+pub use image::{Extent, copy_data};
 pub use ram_view::RamView;
 use vm_memory::mmap::{FromRangesError, GuestRegionMmap, MmapRegion, MmapRegionBuilder, MmapRegionError};
 pub use vm_memory::{

@@ -13,6 +13,7 @@ use crate::boot::{EntryPoint, GDT, LinuxBoot, load_linux};
 use crate::devices::Devices;
 use crate::dispatch::{ExitDispatch, InterruptDelivery};
 use crate::generation::Generation;
+use crate::memory_image::Image;
 use crate::run::{EndSignal, VcpuThreads};
 use crate::wiring::{POWER, Wires, wire};
 use crate::{Backends, BootImage, Error, MachineConfig, Outcome, acpi, layout};
@@ -32,6 +33,8 @@ pub(crate) struct Parts {
     pub(crate) vm: Arc<dyn Vm>,
     pub(crate) devices: Devices,
     pub(crate) generation: Generation,
+    /// What RAM was mapped from, where it was.
+    pub(crate) image: Option<Image>,
     io: Arc<dyn GuestIo>,
     end: EndSignal,
 }
@@ -191,6 +194,7 @@ impl Parts {
             vm,
             devices,
             generation,
+            image: None,
             io: Arc::new(ExitDispatch { bus, ioapic }),
             end,
         })

@@ -3,20 +3,16 @@
 //! Restore is construction: the machine is built from its configuration and fresh host resources, every unit is
 //! decoded, and only then RAM is mapped and anything runs.
 
-use guest_memory::Extent;
 use hypervisor::Hypervisor;
 use hypervisor::x86_64::{CpuState, CpuidLeaf, for_vcpu};
 use saved_state::{Identity, Snapshot, SnapshotWriter, Unit, record};
 
 use crate::machine::Parts;
+use crate::memory_image::{self, EXTENTS, Image};
 use crate::{Backends, Error, Machine, MachineConfig};
 
 /// Version of the machine as the guest sees it: addresses, devices, their order.
 const MACHINE: &str = "x86-64 2";
-/// The file with guest RAM.
-const MEMORY: &str = "memory";
-/// The unit that says what lies where in it.
-const EXTENTS: &str = "memory-extents";
 /// The unit of the clock.
 const CLOCK: &str = "clock";
 /// The unit of what the CPUs show.
@@ -28,13 +24,6 @@ record! {
     /// The backend's clock.
     struct SavedClock {
         1 nanoseconds: u64,
-    }
-}
-
-record! {
-    /// Where RAM lies in its file: guest-physical address, length, offset.
-    struct SavedExtents {
-        1 extents: Vec<[u64; 3]>,
     }
 }
 
@@ -93,22 +82,16 @@ impl Machine {
     /// damaged. Nothing is left behind.
     pub fn restore(config: &MachineConfig, snapshot: &Snapshot, backends: Backends) -> Result<Self, Error> {
         let cpuid = compatible(config, snapshot, &*backends.hypervisor)?;
-        let parts = Parts::new(config, backends)?;
+        let mut parts = Parts::new(config, backends)?;
         check_units(&parts, snapshot)?;
         let states = (0..config.vcpus as usize)
             .map(|index| snapshot.load(&vcpu_unit(index), CpuState::load))
             .collect::<Result<Vec<_>, _>>()?;
         let clock: SavedClock = snapshot.load(CLOCK, |unit| unit.decode(SCHEMA))?;
-        let extents: SavedExtents = snapshot.load(EXTENTS, |unit| unit.decode(SCHEMA))?;
+        let image = Image::open(snapshot)?;
         parts.devices.pause();
         parts.devices.restore(snapshot)?;
-        let extents = extents
-            .extents
-            .iter()
-            .map(|&[gpa, len, offset]| Extent { gpa, len, offset });
-        let file = snapshot.file(MEMORY)?;
-        let mapped = parts.memory.map_image(&file, &extents.collect::<Vec<_>>());
-        mapped.map_err(Error::MemoryImage)?;
+        image.map(&parts.memory)?;
         let mut vcpus = parts.create_vcpus(&cpuid)?;
         for (vcpu, state) in vcpus.iter_mut().zip(&states) {
             vcpu.set_state(state)?;
@@ -116,6 +99,7 @@ impl Machine {
         parts
             .vm
             .set_clock(std::time::Duration::from_nanos(clock.nanoseconds))?;
+        parts.image = Some(image);
         Ok(Self::restored(parts, vcpus))
     }
 }
@@ -128,17 +112,7 @@ impl Parts {
         let nanoseconds = u64::try_from(self.vm.clock()?.as_nanos()).unwrap_or(u64::MAX);
         writer.unit(CLOCK, &Unit::new(SCHEMA, &SavedClock { nanoseconds }));
         self.devices.save(writer);
-        let file = writer.growing_file(MEMORY)?;
-        let extents = self.memory.write_image(file.file(), |len| file.grown_to(len));
-        let extents = extents.map_err(Error::MemoryImage)?;
-        let saved = SavedExtents {
-            extents: extents
-                .iter()
-                .map(|extent| [extent.gpa, extent.len, extent.offset])
-                .collect(),
-        };
-        writer.unit(EXTENTS, &Unit::new(SCHEMA, &saved));
-        Ok(())
+        memory_image::write(&self.memory, self.image.as_ref(), writer)
     }
 }
 

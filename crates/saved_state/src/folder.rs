@@ -1,7 +1,8 @@
 //! A snapshot's folder: written whole, read with suspicion.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -23,6 +24,9 @@ pub struct SnapshotWriter {
     entries: Vec<UnitEntry>,
     units: Vec<u8>,
     files: Vec<Written>,
+    /// Files that are those of another snapshot.
+    linked: Vec<(FileEntry, File)>,
+    parent: Option<String>,
     force: bool,
     committed: bool,
 }
@@ -75,6 +79,8 @@ impl SnapshotWriter {
             entries: Vec::new(),
             units: Vec::new(),
             files: Vec::new(),
+            linked: Vec::new(),
+            parent: None,
             force: true,
             committed: false,
         })
@@ -134,16 +140,81 @@ impl SnapshotWriter {
         })
     }
 
+    /// Says that files are those of the snapshot whose manifest has this digest.
+    pub fn descends_from(&mut self, digest: &str) {
+        self.parent = Some(digest.to_owned());
+    }
+
+    /// Adds a file that is there already: the one at `path`, which is `file` if nobody put another in its place. It is not
+    /// copied, and must never change. False where that cannot be, as on another file system.
+    pub fn link_file(&mut self, entry: FileEntry, path: &Path, file: &File) -> bool {
+        let place = self.staging.join(&entry.name);
+        if !is_plain_name(&entry.name) || fs::hard_link(path, &place).is_err() {
+            return false;
+        }
+        let linked = fs::symlink_metadata(&place).and_then(|linked| Ok((linked, file.metadata()?)));
+        let same = linked.is_ok_and(|(linked, file)| {
+            (linked.dev(), linked.ino()) == (file.dev(), file.ino()) && file.len() == entry.len
+        });
+        match file.try_clone() {
+            Ok(file) if same => {
+                self.linked.push((entry, file));
+                true
+            }
+            _ => {
+                // What stays is removed with the folder, or refused as none of its files.
+                let _ = fs::remove_file(&place);
+                false
+            }
+        }
+    }
+
+    /// Gives a file that was added by [`SnapshotWriter::link_file`] another name, which must be free. Nothing happens
+    /// where there is no such file.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn rename_link(&mut self, name: &str, to: &str) -> Result<(), Error> {
+        let linked = self.linked.iter_mut().find(|(entry, _)| entry.name == name);
+        if let Some((entry, _)) = linked.filter(|_| name != to) {
+            let place = self.staging.join(name);
+            fs::rename(&place, self.staging.join(to)).map_err(Error::io("rename", &place))?;
+            entry.name = to.to_owned();
+        }
+        Ok(())
+    }
+
+    /// Takes away a file that was added by [`SnapshotWriter::link_file`], if there is such a file.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn remove_link(&mut self, name: &str) -> Result<(), Error> {
+        if let Some(at) = self.linked.iter().position(|(entry, _)| entry.name == name) {
+            self.linked.remove(at);
+            let place = self.staging.join(name);
+            fs::remove_file(&place).map_err(Error::io("remove", &place))?;
+        }
+        Ok(())
+    }
+
     /// Writes manifest and units, forces everything to the disk and puts the folder into its place, which must be free.
     ///
     /// # Errors
     /// [`Error::Io`]; nothing is left behind.
-    pub fn commit(mut self) -> Result<(), Error> {
+    pub fn commit(self) -> Result<(), Error> {
+        self.commit_by(|from, to| fs::rename(from, to))
+    }
+
+    /// As [`SnapshotWriter::commit`], where `put` does the last step: from the folder it is in to its place.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; nothing has changed then.
+    pub fn commit_by(mut self, put: impl FnOnce(&Path, &Path) -> io::Result<()>) -> Result<(), Error> {
         self.write_manifest()?;
         if self.force {
             self.force_to_disk()?;
         }
-        fs::rename(&self.staging, &self.place).map_err(Error::io("put into its place", &self.place))?;
+        put(&self.staging, &self.place).map_err(Error::io("put into its place", &self.place))?;
         self.committed = true;
         match self.place.parent() {
             Some(parent) if self.force => sync_folder(parent),
@@ -164,9 +235,11 @@ impl SnapshotWriter {
                 sha256,
             });
         }
+        files.extend(self.linked.iter().map(|(entry, _)| entry.clone()));
         let manifest = Manifest {
             format: FORMAT,
             identity: std::mem::take(&mut self.identity),
+            parent: self.parent.take(),
             units: std::mem::take(&mut self.entries),
             files,
         };
@@ -183,14 +256,16 @@ impl SnapshotWriter {
     /// All at once: file systems write down once what is asked for together.
     fn force_to_disk(&self) -> Result<(), Error> {
         thread::scope(|scope| {
-            let force = |written: &'_ Written| {
-                let forced = written.file.sync_all();
-                forced.map_err(Error::io("force to the disk", self.staging.join(&written.name)))
+            let force = |name: &'_ str, file: &'_ File| {
+                let forced = file.sync_all();
+                forced.map_err(Error::io("force to the disk", self.staging.join(name)))
             };
-            let forcing: Vec<_> = self
-                .files
-                .iter()
-                .map(|written| scope.spawn(move || force(written)))
+            let written = self.files.iter().map(|written| (&written.name, &written.file));
+            // The snapshot these come from may have been one that need not last.
+            let linked = self.linked.iter().map(|(entry, file)| (&entry.name, file));
+            let forcing: Vec<_> = written
+                .chain(linked)
+                .map(|(name, file)| scope.spawn(move || force(name, file)))
                 .collect();
             forcing.into_iter().try_for_each(|thread| {
                 thread
@@ -234,13 +309,19 @@ impl Manifest {
     /// # Errors
     /// A manifest that is not there, or impossible.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        Self::parse(&read_capped(&path.join(MANIFEST), MAX_MANIFEST)?)
+        Self::parse(&Self::text(path)?)
+    }
+
+    fn text(path: &Path) -> Result<Vec<u8>, Error> {
+        read_capped(&path.join(MANIFEST), MAX_MANIFEST)
     }
 }
 
 /// A snapshot that was opened and whose units are whole.
 pub struct Snapshot {
     folder: PathBuf,
+    /// The manifest's.
+    digest: String,
     manifest: Manifest,
     units: Vec<u8>,
 }
@@ -252,7 +333,8 @@ impl Snapshot {
     /// # Errors
     /// Whatever is wrong with it.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let manifest = Manifest::read(path)?;
+        let text = Manifest::text(path)?;
+        let manifest = Manifest::parse(&text)?;
         let len = manifest.units_len();
         let units = read_capped(&path.join(UNITS), len)?;
         if units.len() as u64 != len {
@@ -260,6 +342,7 @@ impl Snapshot {
         }
         let snapshot = Self {
             folder: path.to_owned(),
+            digest: digest(&text),
             manifest,
             units,
         };
@@ -276,6 +359,11 @@ impl Snapshot {
     /// What it says of itself.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// The digest of the manifest, which has those of all else: SHA-256, in hexadecimal digits.
+    pub fn digest(&self) -> &str {
+        &self.digest
     }
 
     /// The unit of that name.
@@ -305,11 +393,22 @@ impl Snapshot {
     /// # Errors
     /// [`Error::Io`], or one that the manifest does not name.
     pub fn file(&self, name: &str) -> Result<File, Error> {
-        if !self.manifest.files.iter().any(|file| file.name == name) {
-            return Err(Error::Impossible(format!("it names no file {name}")));
-        }
-        let path = self.folder.join(name);
+        let path = self.path(&self.file_entry(name)?.name);
         File::open(&path).map_err(Error::io("open", path))
+    }
+
+    /// What the manifest says of one of the files.
+    ///
+    /// # Errors
+    /// One that it does not name.
+    pub fn file_entry(&self, name: &str) -> Result<&FileEntry, Error> {
+        let entry = self.manifest.files.iter().find(|file| file.name == name);
+        entry.ok_or_else(|| Error::Impossible(format!("it names no file {name}")))
+    }
+
+    /// Where a file of that name lies.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
     }
 
     /// Compares the digests of all files with what the manifest says: this reads all of them.
@@ -371,6 +470,70 @@ fn read_capped(path: &Path, max: u64) -> Result<Vec<u8>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A writer of a snapshot beside that of [`written`].
+    fn second(folder: &Path) -> SnapshotWriter {
+        SnapshotWriter::new(&folder.join("two"), &folder.join("two.new"), Identity::new()).unwrap()
+    }
+
+    #[test]
+    fn linked_file_stays_when_the_snapshot_it_comes_from_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = written(folder.path());
+        let snapshot = Snapshot::open(&first).unwrap();
+        let entry = FileEntry {
+            name: "memory-5".to_owned(),
+            ..snapshot.file_entry("memory").unwrap().clone()
+        };
+        let mut writer = second(folder.path());
+
+        let file = snapshot.file("memory").unwrap();
+        assert!(writer.link_file(entry, &snapshot.path("memory"), &file));
+        writer.rename_link("memory-5", "memory-1").unwrap();
+        writer.descends_from(snapshot.digest());
+        writer.commit().unwrap();
+        fs::remove_dir_all(&first).unwrap();
+
+        let second = Snapshot::open(&folder.path().join("two")).unwrap();
+        second.verify().unwrap();
+        assert_eq!(second.manifest().parent.as_deref(), Some(snapshot.digest()));
+        assert_eq!(second.manifest().files.len(), 1);
+        assert_eq!(second.file("memory-1").unwrap().metadata().unwrap().len(), 0x2000);
+    }
+
+    #[test]
+    fn link_to_another_file_than_the_one_at_hand_is_refused_and_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let snapshot = Snapshot::open(&written(folder.path())).unwrap();
+        let entry = snapshot.file_entry("memory").unwrap();
+        let other = tempfile::tempfile().unwrap();
+        other.set_len(0x2000).unwrap();
+        let mut writer = second(folder.path());
+
+        assert!(!writer.link_file(entry.clone(), &snapshot.path("memory"), &other));
+        let file = snapshot.file("memory").unwrap();
+        let outside = FileEntry {
+            name: "../memory".to_owned(),
+            ..entry.clone()
+        };
+        assert!(!writer.link_file(outside, &snapshot.path("memory"), &file));
+        assert!(writer.link_file(entry.clone(), &snapshot.path("memory"), &file));
+        writer.remove_link("memory").unwrap();
+        writer.commit().unwrap();
+
+        let listed = fs::read_dir(folder.path().join("two")).unwrap();
+        assert_eq!(listed.count(), 2);
+    }
+
+    #[test]
+    fn commit_that_is_not_put_into_its_place_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = |_: &Path, _: &Path| Err(io::ErrorKind::Unsupported.into());
+
+        assert!(second(folder.path()).commit_by(refused).is_err());
+
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
 
     fn written(folder: &Path) -> PathBuf {
         let place = folder.join("one");

@@ -28,6 +28,9 @@ pub struct Manifest {
     pub format: u32,
     /// What must agree.
     pub identity: Identity,
+    /// The snapshot that has some files in common with this one: the digest of its manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
     /// The units, in the order in which they lie in the file.
     pub units: Vec<UnitEntry>,
     /// Files beside manifest and units: guest RAM.
@@ -125,6 +128,7 @@ mod tests {
         Manifest {
             format: FORMAT,
             identity: Identity::from([("cpu".to_owned(), "x86-64-v2".to_owned())]),
+            parent: None,
             units: vec![UnitEntry {
                 name: "uart0".to_owned(),
                 schema: 1,

@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use vm_tests::USERLAND;
 use vm_tests::place::{Place, Said, told, wait_until};
@@ -57,6 +59,46 @@ fn guest_put_by_goes_on_itself_and_under_other_names() {
     assert_eq!(started, told(0, "other\n"));
     assert_eq!(exec(&place, "other", "cat /made"), told(0, "kept\n"));
     assert_eq!(exec(&place, "box", "cat /made"), told(0, "later\n"));
+}
+
+/// The bytes of memory that a snapshot of guests has for itself and in common with others.
+fn memory_of(name: &str) -> (u64, u64) {
+    let cache = std::env::var_os("CC_CACHE_DIR").expect("CC_CACHE_DIR names the tests' cache");
+    let files = fs::read_dir(Path::new(&cache).join("guests").join(name)).unwrap();
+    files.flatten().fold((0, 0), |(own, common), file| {
+        let metadata = file.metadata().unwrap();
+        match file.file_name().to_str().unwrap() {
+            "memory" => (own + metadata.blocks() * 512, common),
+            name if name.starts_with("memory-") => (own, common + metadata.blocks() * 512),
+            _ => (own, common),
+        }
+    })
+}
+
+#[test]
+fn snapshot_has_only_what_changed_for_itself_until_it_is_flattened() {
+    let place = Place::new();
+    // The first boots, where nobody did before, and has nothing in common with anybody.
+    place.start_idle("before");
+    place.start_idle("box");
+    assert_eq!(exec(&place, "box", "echo one > /made"), told(0, ""));
+    let first = Snapshot::create(&place, "first", "box");
+    assert_eq!(place.start("next", &["--from", &first.1]), told(0, "next\n"));
+    assert_eq!(exec(&place, "next", "echo two >> /made"), told(0, ""));
+    let second = Snapshot::create(&place, "second", "next");
+
+    let sizes = [&first, &second].map(|snapshot| memory_of(&snapshot.1));
+    assert!(
+        sizes.iter().all(|(own, common)| *own > 0 && own * 2 < *common),
+        "{sizes:?}"
+    );
+    drop(first);
+    assert_eq!(place.cc(&["snapshot", "flatten", &second.1]), told(0, ""));
+
+    let (own, common) = memory_of(&second.1);
+    assert!(own > sizes[1].1 / 2 && common == 0, "{own} {common}");
+    assert_eq!(place.start("last", &["--from", &second.1]), told(0, "last\n"));
+    assert_eq!(exec(&place, "last", "cat /made"), told(0, "one\ntwo\n"));
 }
 
 #[test]
@@ -126,7 +168,7 @@ fn what_forks_are_made_of_is_gone_when_they_run() {
     let place = Place::new();
     place.start_idle("box");
     let cache = std::env::var_os("CC_CACHE_DIR").expect("CC_CACHE_DIR names the tests' cache");
-    let forks = std::path::Path::new(&cache).join("forks");
+    let forks = Path::new(&cache).join("forks");
     // As a monitor leaves it that was killed.
     let left = forks.join("1-0");
     fs::create_dir_all(&left).unwrap();

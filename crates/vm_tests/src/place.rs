@@ -1,10 +1,12 @@
 //! A folder of running guests of a test's own.
 
+use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::USERLAND;
@@ -67,10 +69,30 @@ impl Place {
         names
     }
 
+    /// Sends a guest's monitor a signal.
+    pub fn signal_monitor(&self, name: &str, number: Signal) {
+        let about = fs::read_to_string(self.folder().join(name).join("about")).expect("the guest runs");
+        let pid = about
+            .split("\"pid\":")
+            .nth(1)
+            .and_then(|rest| rest.split([',', '}']).next());
+        let pid = pid.and_then(|digits| digits.parse().ok());
+        signal(pid.expect("it says its process id"), number);
+    }
+
     /// Where the running guests are.
     pub fn folder(&self) -> PathBuf {
         self.0.path().join("crumblecracker/instances")
     }
+}
+
+/// Sends a process a signal.
+///
+/// # Panics
+/// Where it is gone.
+pub fn signal(pid: u32, signal: Signal) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    kill_process(pid.expect("a process id"), signal).expect("the process is there");
 }
 
 impl Drop for Place {

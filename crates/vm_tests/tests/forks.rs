@@ -4,7 +4,10 @@ use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::thread;
+use std::time::Instant;
 
+use rustix::process::Signal;
 use vm_tests::USERLAND;
 use vm_tests::place::{Place, Said, told, wait_until};
 
@@ -142,6 +145,40 @@ fn forks_draw_different_random_numbers_and_have_what_was_asked_for_to_themselves
     assert_eq!(lines[0][5], "127.0.1.1\ttwin-1");
     let different: HashSet<_> = lines.iter().flat_map(|lines| &lines[2..5]).collect();
     assert_eq!(different.len(), 6, "{said:?}");
+}
+
+/// Killed at any moment of a capture, a monitor leaves a whole snapshot or none.
+#[test]
+fn monitor_killed_at_any_moment_leaves_no_half_snapshot() {
+    let place = Place::new();
+    let name = format!("killed-{}", std::process::id());
+    let is_listed = || {
+        let table = place.cc(&["snapshot", "ls"]).1;
+        table.lines().any(|line| line.starts_with(&name))
+    };
+    place.start_idle("box");
+    let begin = Instant::now();
+    assert_eq!(place.cc(&["snapshot", "create", &name, "box"]).0, Some(0));
+    let took = begin.elapsed();
+
+    for part in 0..8 {
+        place.cc(&["snapshot", "rm", &name]);
+        let mut create = place
+            .command(&["snapshot", "create", &name, "box"])
+            .spawn()
+            .unwrap();
+        thread::sleep(took * part / 8);
+        place.signal_monitor("box", Signal::KILL);
+        create.wait().unwrap();
+
+        if is_listed() {
+            let words = ["run", "--quiet", "--from", &name, "--", "echo", "whole"];
+            assert_eq!(place.cc(&words), told(0, "whole\n"), "{part}");
+        }
+        place.start_idle("box");
+    }
+    assert_eq!(place.cc(&["snapshot", "create", &name, "box"]).0, Some(0));
+    assert_eq!(place.cc(&["snapshot", "rm", &name]).0, Some(0));
 }
 
 #[test]

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::thread;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use vm_tests::USERLAND;
-use vm_tests::place::{Place, told, wait_until};
+use vm_tests::place::{Place, signal, told, wait_until};
 use vm_tests::program::said;
 
 #[test]
@@ -211,7 +211,7 @@ fn command_with_a_terminal_has_one_and_gets_signals() {
         .spawn()
         .unwrap();
     wait_until(|| place.cc(&["exec", "box", "test", "-e", "/ready"]).0 == Some(0));
-    kill(command.id(), Signal::TERM);
+    signal(command.id(), Signal::TERM);
 
     assert_eq!(command.wait().unwrap().code(), Some(9));
 }
@@ -244,9 +244,8 @@ fn client_that_is_killed_hangs_up_a_terminal_and_nothing_else() {
 fn killed_monitor_is_swept_and_its_name_is_free() {
     let place = Place::new();
     place.start_idle("box");
-    let about = fs::read_to_string(place.folder().join("box/about")).unwrap();
 
-    kill(monitor_of(&about), Signal::KILL);
+    place.signal_monitor("box", Signal::KILL);
     wait_until(|| place.names().is_empty());
 
     assert!(!Path::exists(&place.folder().join("box")));
@@ -262,21 +261,10 @@ fn terminated_monitor_ends_its_guest_in_order() {
     let line = "trap 'echo ended > /share/word; exit' TERM; touch /share/ready; while :; do sleep 0.1; done";
     let words = ["-v", &volume, USERLAND, "bash", "-c", line];
     assert_eq!(place.start("box", &words), told(0, "box\n"));
-    let about = fs::read_to_string(place.folder().join("box/about")).unwrap();
     wait_until(|| shared.path().join("ready").exists());
 
-    kill(monitor_of(&about), Signal::TERM);
+    place.signal_monitor("box", Signal::TERM);
     wait_until(|| place.names().is_empty());
 
     assert_eq!(fs::read_to_string(shared.path().join("word")).unwrap(), "ended\n");
-}
-
-fn monitor_of(about: &str) -> u32 {
-    let digits = about.split("\"pid\":").nth(1).unwrap();
-    digits.split([',', '}']).next().unwrap().parse().unwrap()
-}
-
-fn kill(pid: u32, signal: Signal) {
-    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-    kill_process(pid, signal).unwrap();
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crumblecracker::{Instance, InstanceOptions, Library, Share, Timeline};
 use tempfile::TempDir;
-use vm_tests::program::{cc, cc_run, said};
+use vm_tests::program::{cc, cc_run, cc_run_under, said};
 use vm_tests::{Host, USERLAND, says};
 
 /// What tells that a guest came from a snapshot.
@@ -95,6 +95,26 @@ fn restored_guest_has_the_hosts_time_and_its_clock_goes_on() {
         "{before} {up} {later}"
     );
     says(&guest, "sleep 0.2; timeout 1 sleep 30; true");
+}
+
+/// Restores the snapshot of a booted guest on a host whose clock has gone on by a day.
+#[test]
+fn cc_run_a_day_later_has_that_days_date_at_once() {
+    const DAY: u64 = 24 * 60 * 60;
+    let (_host, folder) = without_snapshots();
+    let words = ["--timing", USERLAND, "--", "date", "+%s"];
+    let run = |starter: &[&str]| {
+        let mut command = cc_run_under(starter, &words);
+        said(&command.env("CC_CACHE_DIR", folder.path()).output().unwrap())
+    };
+    assert_eq!(run(&[]).0, Some(0));
+
+    let (status, date, told) = run(&["faketime", "--exclude-monotonic", "-f", "+1d"]);
+
+    assert!(status == Some(0) && told.contains(RESTORED), "{told}");
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let date: u64 = date.trim().parse().unwrap();
+    assert!(date.abs_diff(now + DAY) < 60, "{date} {now}");
 }
 
 fn uptime(guest: &Instance) -> f64 {

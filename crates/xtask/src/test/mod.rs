@@ -37,6 +37,10 @@ const PACKAGES: &[Package] = &[
         why: "mke2fs, for small disks that fill up",
     },
     Package {
+        name: "faketime",
+        why: "a host whose clock is another",
+    },
+    Package {
         name: "skopeo",
         why: "fills registries and image layouts",
     },

@@ -13,6 +13,7 @@ mod load_file;
 mod mapping;
 mod ram_view;
 mod sys;
+mod touched;
 mod watch;
 
 use std::ops::Deref;

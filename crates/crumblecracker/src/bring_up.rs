@@ -21,6 +21,7 @@ use tracing::{debug, warn};
 
 use crate::console::{ConsoleLog, ConsoleSink};
 use crate::error::one_line;
+use crate::head_start::HeadStart;
 use crate::kernel::Kernel;
 use crate::plugs::{Consoles, HostEntropy, PIPE_CAPACITY, plug};
 use crate::post_mortem::PostMortem;
@@ -39,6 +40,8 @@ pub(crate) struct Guest {
     pub(crate) console: ConsoleLog,
     /// A snapshot on its way to the disk.
     pub(crate) keeping: Option<Keeping>,
+    /// Where what this guest gathers is kept for the next.
+    pub(crate) head_start: Option<HeadStart>,
     /// What the guest program said of itself.
     pub(crate) hello: Hello,
 }
@@ -94,6 +97,7 @@ impl Guest {
             match Self::restore(
                 &config,
                 &snapshot,
+                HeadStart::new(cache, &key),
                 hypervisor.clone(),
                 file_systems.clone(),
                 options,
@@ -144,6 +148,7 @@ impl Guest {
             session,
             console,
             keeping,
+            head_start: None,
             hello,
         })
     }
@@ -151,6 +156,7 @@ impl Guest {
     fn restore(
         config: &MachineConfig,
         snapshot: &Snapshot,
+        head_start: HeadStart,
         hypervisor: Arc<dyn Hypervisor>,
         file_systems: Vec<FileSystem>,
         options: &InstanceOptions,
@@ -159,6 +165,11 @@ impl Guest {
         let (backends, ends) = plug_all(hypervisor, file_systems, &options.timeline);
         options.timeline.mark("snapshot opened");
         let machine = Machine::restore(config, snapshot, backends)?;
+        options.timeline.mark("guest restored");
+        let head_start = head_start.give(&machine)?;
+        if head_start.is_none() {
+            options.timeline.mark("kept code taken up");
+        }
         machine.resume()?;
         options.timeline.mark("guest runs, restored");
         let (console, control) = follow(ends, &machine, options.console.as_ref())?;
@@ -174,6 +185,7 @@ impl Guest {
             session,
             console,
             keeping: None,
+            head_start,
             hello,
         })
     }

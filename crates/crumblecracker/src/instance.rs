@@ -15,6 +15,7 @@ use vfs::{HostShare, HostShareOptions, Overlay, OverlayOptions, Server};
 use crate::bring_up::{Guest, Keeping};
 use crate::console::{ConsoleLog, ConsoleSink};
 use crate::fs::Fs;
+use crate::head_start::HeadStart;
 use crate::image_tree::ImageTree;
 use crate::post_mortem::PostMortem;
 use crate::renewal;
@@ -122,6 +123,7 @@ pub struct Instance {
     pub(crate) timeline: Timeline,
     /// Ends after the machine.
     pub(crate) keeping: Option<Keeping>,
+    pub(crate) head_start: Option<HeadStart>,
     /// What the guest program said of itself.
     pub(crate) hello: Hello,
     /// Its file systems, the root first.
@@ -167,6 +169,7 @@ impl Instance {
             session,
             console,
             keeping,
+            head_start,
             hello,
         } = Guest::bring_up(library, hypervisor, file_systems, options, progress)?;
         session.request(ToGuest::MountRoot(MountRoot {
@@ -185,6 +188,7 @@ impl Instance {
             console,
             timeline: options.timeline.clone(),
             keeping,
+            head_start,
             hello,
             served,
             hostname: options.hostname.clone(),
@@ -281,8 +285,16 @@ impl Instance {
     /// Leaves the guest to end together with this process, which is about to end: what must stay is on the disk when
     /// this returns. Quicker than a drop, which gives everything back piece by piece.
     pub fn end_with_process(mut self) {
+        self.keep_head_start();
         drop(self.keeping.take());
         std::mem::forget(self);
+    }
+
+    /// What this guest gathered stays for the next guest from the same snapshot.
+    fn keep_head_start(&mut self) {
+        if let Some(head_start) = self.head_start.take() {
+            head_start.keep(&self.machine);
+        }
     }
 
     /// Why the machine is gone.
@@ -294,6 +306,12 @@ impl Instance {
             Some(how) if goes_on => PostMortem { how, ..told },
             _ => told,
         }
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.keep_head_start();
     }
 }
 

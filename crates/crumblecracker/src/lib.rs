@@ -27,6 +27,7 @@ mod console;
 mod doctor;
 mod error;
 pub mod fs;
+mod head_start;
 mod image_tree;
 mod images;
 mod instance;

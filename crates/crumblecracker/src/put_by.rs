@@ -167,6 +167,7 @@ impl Instance {
             console,
             timeline: options.timeline.clone(),
             keeping: None,
+            head_start: None,
             hello,
             served,
             hostname: hostname.clone(),

@@ -6,6 +6,7 @@
 //! keeps it when it is removed.
 
 use std::fs::{self, File, FileTimes};
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -113,6 +114,36 @@ impl SnapshotCache {
                 self.forget(key);
                 None
             }
+        }
+    }
+
+    /// The file that [`SnapshotCache::keep_beside`] left in an entry under this name; `None` where it did not, or where the
+    /// file may be somebody else's.
+    pub(crate) fn beside(&self, key: &Key, name: &str) -> Option<File> {
+        let entry = self.folder.join(&key.0);
+        let file = File::open(entry.join(name)).ok()?;
+        let metadata = file.metadata().ok()?;
+        let folder = fs::symlink_metadata(&entry).ok()?;
+        let ours = [&metadata, &folder].into_iter().all(host_os::only_we_write);
+        let plain = metadata.is_file() && folder.is_dir();
+        (ours && plain && self.check_owner().is_ok()).then_some(file)
+    }
+
+    /// Leaves a file beside the snapshot in an entry, in place of one that is there; it appears whole or not. What keeps
+    /// it from being written is told to nobody who does not ask: it can be done again.
+    pub(crate) fn keep_beside(&self, key: &Key, name: &str, bytes: &[u8]) {
+        let entry = self.folder.join(&key.0);
+        let kept = self.check_owner().and_then(|()| {
+            // Only its owner may read and write it, as is usual for temporary files.
+            let file = tempfile::NamedTempFile::new_in(&entry);
+            let mut file = file.map_err(Error::file("make a file in", &entry))?;
+            file.write_all(bytes)
+                .map_err(Error::file("write a file in", &entry))?;
+            let placed = file.persist(entry.join(name));
+            placed.map_err(|error| Error::file("put a file into its place in", &entry)(error.error))
+        });
+        if let Err(error) = kept {
+            debug!(error = one_line(&error), "a snapshot's head start cannot be kept");
         }
     }
 
@@ -542,6 +573,36 @@ mod tests {
         assert_eq!(damaged[0].0, key("two").0);
         assert!(cache.find(&key("one")).is_some());
         assert!(cache.find(&key("two")).is_none());
+    }
+
+    #[test]
+    fn file_beside_a_snapshot_is_found_as_long_as_only_we_may_write_it_and_where_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = cache(folder.path());
+        filled(&cache, "one");
+        assert!(cache.beside(&key("one"), "code").is_none());
+        cache.keep_beside(&key("one"), "code", b"first");
+        cache.keep_beside(&key("one"), "code", b"second");
+        cache.keep_beside(&key("none"), "code", b"third");
+
+        let kept = cache.beside(&key("one"), "code").unwrap();
+
+        assert_eq!(std::io::read_to_string(&kept).unwrap(), "second");
+        let entry = cache.folder.join(key("one").0);
+        assert_eq!(fs::read_dir(&entry).unwrap().count(), 4);
+        assert!(cache.beside(&key("none"), "code").is_none());
+        for place in [
+            kept,
+            File::open(&entry).unwrap(),
+            File::open(&cache.folder).unwrap(),
+        ] {
+            let before = host_os::permission_bits(&place.metadata().unwrap());
+            assert_eq!(before & 0o022, 0);
+            host_os::set_permission_bits(&place, before | 0o020).unwrap();
+            assert!(cache.beside(&key("one"), "code").is_none());
+            host_os::set_permission_bits(&place, before).unwrap();
+            assert!(cache.beside(&key("one"), "code").is_some());
+        }
     }
 
     #[test]

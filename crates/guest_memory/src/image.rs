@@ -2,12 +2,12 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion, MmapRegion};
 
 use crate::mapping::LARGE_PAGE;
-use crate::private_pages::PrivatePages;
 use crate::{GuestMemory, PAGE_SIZE};
 
 /// What is looked at and copied at a time: a large page, so that what is zero throughout stays the host's to give in
@@ -49,17 +49,22 @@ impl GuestMemory {
         base: &[Extent],
         written_up_to: impl Fn(u64),
     ) -> io::Result<Vec<Extent>> {
-        let mut sorted = base.to_vec();
-        sorted.sort_by_key(|extent| extent.gpa);
         let mut image = ImageWriter {
             file,
-            base: sorted,
+            base: Vec::new(),
             len: 0,
             extents: Vec::new(),
             piece: vec![0; PIECE],
-            // Where nobody tells what did not change, all is written.
-            private: PrivatePages::open().filter(|_| !base.is_empty()),
+            own: Vec::new(),
         };
+        // Where the host does not tell what did not change, all is written.
+        if !base.is_empty()
+            && let Ok(own) = self.own_pages()
+        {
+            image.own = own;
+            image.base = base.to_vec();
+            image.base.sort_by_key(|extent| extent.gpa);
+        }
         for region in self.regions() {
             let end = region.gpa + region.len;
             let mut gpa = region.gpa;
@@ -157,31 +162,32 @@ struct ImageWriter<'a> {
     len: u64,
     extents: Vec<Extent>,
     piece: Vec<u8>,
-    private: Option<PrivatePages>,
+    /// Pages that are no longer the base's, in ascending order.
+    own: Vec<Range<u64>>,
 }
 
 impl ImageWriter<'_> {
     /// Takes up `len` bytes at `gpa`, at most [`PIECE`].
     fn piece(&mut self, memory: &GuestMemory, gpa: u64, len: usize) -> io::Result<()> {
-        let private = match &self.private {
-            Some(private) if self.reaches_into_base(gpa, len as u64) => {
-                let host = memory
-                    .get_host_address(GuestAddress(gpa))
-                    .map_err(io::Error::other)?;
-                private.at(host as usize, len)?
-            }
-            _ => return self.write(memory, gpa, len),
-        };
-        let pages = BLOCK / PAGE_SIZE as usize;
-        for (number, private) in private.chunks(pages).enumerate() {
-            let at = gpa + (number * BLOCK) as u64;
-            let len = private.len() * PAGE_SIZE as usize;
+        if !self.reaches_into_base(gpa, len as u64) {
+            return self.write(memory, gpa, len);
+        }
+        for offset in (0..len).step_by(BLOCK) {
+            let at = gpa + offset as u64;
+            let len = BLOCK.min(len - offset);
             match self.in_base(at, len as u64) {
-                Some(extent) if !private.contains(&true) => self.add(extent),
+                Some(extent) if !self.has_own(at, len as u64) => self.add(extent),
                 _ => self.write(memory, at, len)?,
             }
         }
         Ok(())
+    }
+
+    /// Whether a page among `len` bytes at `gpa` is no longer the base's.
+    fn has_own(&self, gpa: u64, len: u64) -> bool {
+        let after = self.own.partition_point(|pages| pages.start < gpa + len);
+        let last = after.checked_sub(1).and_then(|last| self.own.get(last));
+        last.is_some_and(|pages| gpa < pages.end)
     }
 
     /// The last extent of the base that begins before `gpa`.

@@ -11,9 +11,9 @@ mod file_io;
 mod image;
 mod load_file;
 mod mapping;
-mod private_pages;
 mod ram_view;
 mod sys;
+mod touched;
 mod watch;
 
 use std::ops::Deref;

@@ -35,6 +35,26 @@ impl CodeMemory {
         self.inner.writable
     }
 
+    /// Writes `bytes` at `offset`, quicker than through [`CodeMemory::writable`] where there is much that was not touched
+    /// before.
+    ///
+    /// # Errors
+    /// The system has no more memory; some may have been written.
+    ///
+    /// # Panics
+    /// Where they reach beyond the end.
+    ///
+    /// # Safety
+    /// As for a store to all these bytes: nobody executes them, reads them or has a reference to them meanwhile.
+    pub unsafe fn write_at(&self, offset: usize, bytes: &[u8]) -> Result<(), Error> {
+        assert!(
+            offset
+                .checked_add(bytes.len())
+                .is_some_and(|end| end <= self.len())
+        );
+        self.inner.write_at(offset, bytes)
+    }
+
     /// Where it can be read and executed.
     pub fn executable(&self) -> NonNull<u8> {
         self.inner.executable
@@ -55,5 +75,32 @@ mod tests {
             memory.executable().add(9_999).read_volatile()
         };
         assert_eq!(seen, 0xc3);
+    }
+
+    #[test]
+    fn bytes_written_at_an_offset_are_seen_at_both_addresses() {
+        let memory = CodeMemory::new(10_000).unwrap();
+        let bytes: Vec<u8> = (0..250).cycle().take(6000).collect();
+
+        // SAFETY: nobody else has this memory.
+        unsafe { memory.write_at(3000, &bytes) }.unwrap();
+
+        for address in [memory.executable(), memory.writable()] {
+            // SAFETY: inside the mapping, which nobody writes to.
+            let seen = unsafe { std::slice::from_raw_parts(address.as_ptr().add(3000), bytes.len()) };
+            assert_eq!(seen, bytes);
+        }
+    }
+
+    #[test]
+    fn memory_of_some_size_begins_where_large_pages_can_be() {
+        let memory = CodeMemory::new((5 << 20) + 1).unwrap();
+
+        assert_eq!(memory.len(), (5 << 20) + 4096);
+        for address in [memory.writable(), memory.executable()] {
+            assert_eq!(address.as_ptr().align_offset(2 << 20), 0);
+            // SAFETY: inside the mapping, which nobody writes to.
+            assert_eq!(unsafe { address.as_ptr().add(5 << 20).read() }, 0);
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Hypervisor, virtual machine, virtual CPU.
 
+use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -137,6 +138,22 @@ pub trait Vcpu: Send {
 
     /// Sets the whole architectural state.
     fn set_state(&mut self, state: &CpuState) -> Result<(), Error>;
+
+    /// Takes up what [`Vcpu::code_to_keep`] gave after an earlier run from the same state, before the first run and after
+    /// [`Vcpu::set_state`]; no vCPU of the VM runs. Says whether it was of use. Where not, nothing has changed, but a
+    /// backend that has use for such code gathers it from now on; for that there need be no bytes at all.
+    ///
+    /// **What is in it is executed on the host**, and cannot be checked: bytes that anybody but this user could have
+    /// written must not be offered. They need not be whole, of this build or of this host.
+    fn take_up_code(&mut self, _kept: &mut (dyn Read + Send)) -> bool {
+        false
+    }
+
+    /// Code that a backend has made from the guest's kernel, for a later [`Vcpu::take_up_code`]. `None` where nothing was
+    /// gathered. No vCPU of the VM runs.
+    fn code_to_keep(&mut self) -> Option<Vec<u8>> {
+        None
+    }
 
     /// How long this vCPU has been executing or waiting in `HLT`, where the backend counts it.
     fn run_time(&self) -> Option<Duration> {

@@ -3,8 +3,13 @@
 //! Restore is construction: the machine is built from its configuration and fresh host resources, every unit is
 //! decoded, and only then RAM is mapped and anything runs.
 
-use hypervisor::Hypervisor;
+use std::fs::File;
+use std::io::{self, Seek};
+use std::ops::Range;
+use std::thread;
+
 use hypervisor::x86_64::{CpuState, CpuidLeaf, for_vcpu};
+use hypervisor::{Hypervisor, Vcpu};
 use saved_state::{Identity, Snapshot, SnapshotWriter, Unit, record};
 
 use crate::machine::Parts;
@@ -73,6 +78,53 @@ impl Machine {
             }
             self.parts.capture(writer)
         })
+    }
+
+    /// Offers code that [`Machine::code_to_keep`] gave after an earlier run from the same snapshot to a machine that was
+    /// restored and has not run yet. Says whether it was of use; where not, the backend may gather some from now on. See
+    /// [`hypervisor::Vcpu::take_up_code`] for what must never be offered.
+    ///
+    /// # Errors
+    /// [`Error::Ended`] for a machine that is not paused.
+    pub fn take_up_code(&self, kept: Option<&File>) -> Result<bool, Error> {
+        self.with_paused_vcpus(|vcpus| {
+            let take = |vcpu: &mut Box<dyn Vcpu>| match kept {
+                Some(mut file) => file.rewind().is_ok() && vcpu.take_up_code(&mut file),
+                None => vcpu.take_up_code(&mut io::empty()),
+            };
+            // Every one is offered it, whatever the others say.
+            let refused = vcpus.iter_mut().map(take).filter(|taken| !taken).count();
+            Ok(refused == 0)
+        })
+    }
+
+    /// The pages of RAM that were written since the machine was made, for [`Machine::bring_in`].
+    pub fn touched(&self) -> Vec<Range<u64>> {
+        self.parts.memory.touched()
+    }
+
+    /// Has `pages` of RAM ready before the guest writes them, while others do something else; what is no RAM is passed
+    /// over.
+    ///
+    /// # Errors
+    /// [`Error::Thread`].
+    pub fn bring_in(&self, pages: Vec<Range<u64>>) -> Result<(), Error> {
+        let memory = self.parts.memory.clone();
+        let thread = thread::Builder::new().name("bring-in".to_owned());
+        // It ends by itself, and keeps the memory until then.
+        let started = thread.spawn(move || memory.bring_in(&pages));
+        started.map(drop).map_err(Error::Thread)
+    }
+
+    /// What the first CPU's backend has made of the guest's kernel, for later machines from the same snapshot; `None`
+    /// where nothing was gathered. The machine is paused, or has ended, after it.
+    pub fn code_to_keep(&self) -> Option<Vec<u8>> {
+        if self.pause().is_err() {
+            // One that has ended is as good, but no device may write to RAM meanwhile.
+            self.parts.devices.pause();
+        }
+        self.with_paused_vcpus(|vcpus| Ok(vcpus.first_mut().and_then(|vcpu| vcpu.code_to_keep())))
+            .ok()?
     }
 
     /// Makes a machine from a snapshot. It is paused; with [`Machine::resume`] it goes on where it was.

@@ -99,6 +99,14 @@ impl Attention {
         std::mem::take(&mut *self.changed_code.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// The same, which stay to be taken.
+    pub(crate) fn changed_code(&self) -> Vec<u64> {
+        self.changed_code
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
     /// The vCPU leaves guest code, or comes back to it; then it looks at the word first.
     pub(crate) fn set_outside(&self, outside: bool) {
         self.outside.store(outside, Ordering::SeqCst);

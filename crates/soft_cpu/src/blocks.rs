@@ -1,20 +1,20 @@
 //! Decoded code, kept by the physical page it lies in.
 
+mod decode;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use iced_x86::{
-    Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register, RflagsBits,
-};
+use decode::{decode, ends_block, lets_interrupts_in};
+use iced_x86::{Code, Instruction, Mnemonic};
 
 use crate::cpu::{Cpu, Mode, SegReg};
 use crate::exception::Exception;
 use crate::exec::{Exec, Handler, undefined};
 use crate::memory::{Access, PAGE_OFFSET, PAGE_SIZE, within_limit};
-use crate::translate::Translation;
+use crate::translate::{Kept, KeptBlock, Translation};
 use crate::{integer, system, vector, x87};
 
 /// One instruction, ready to be executed.
@@ -34,6 +34,8 @@ pub(crate) struct Block {
     /// All its instructions; once it is translated the first, and those that translated code may have executed by
     /// their handlers.
     pub(crate) ops: Box<[Op]>,
+    /// The address of its first.
+    pub(crate) start: u64,
     /// Guest-physical addresses of the pages it lies in.
     pages: [Option<u64>; 2],
     /// How many bytes its instructions have.
@@ -42,6 +44,18 @@ pub(crate) struct Block {
 }
 
 impl Block {
+    /// A block that was translated in an earlier run; its instructions are decoded when they are wanted.
+    pub(crate) fn kept(key: &Key, translation: Translation) -> Self {
+        Self {
+            ops: Box::default(),
+            start: key.linear,
+            pages: [Some(key.gpa & !PAGE_OFFSET), None],
+            // Code segments have no end in 64-bit mode, which is all that is kept.
+            len: 0,
+            translation,
+        }
+    }
+
     /// Guest-physical addresses of the pages it lies in, in their order.
     pub(crate) fn pages(&self) -> impl Iterator<Item = u64> {
         self.pages.into_iter().flatten()
@@ -49,7 +63,7 @@ impl Block {
 
     /// The guest-physical address of `linear`, where that is in the page of the block's start.
     pub(crate) fn gpa_in_page(&self, linear: u64) -> Option<u64> {
-        let same = (linear ^ self.ops[0].instruction.ip()) & !PAGE_OFFSET == 0;
+        let same = (linear ^ self.start) & !PAGE_OFFSET == 0;
         self.pages[0]
             .filter(|_| same)
             .map(|page| page | linear & PAGE_OFFSET)
@@ -58,15 +72,15 @@ impl Block {
 
 /// What a block is found by: code decodes to the same instructions only at the same address in the same mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    gpa: u64,
-    linear: u64,
-    mode: Mode,
+pub(crate) struct Key {
+    pub(crate) gpa: u64,
+    pub(crate) linear: u64,
+    pub(crate) mode: Mode,
 }
 
 /// A hash for keys that nobody gains from making collide but at their own cost.
 #[derive(Default)]
-struct KeyHasher(u64);
+pub(crate) struct KeyHasher(u64);
 
 impl Hasher for KeyHasher {
     fn finish(&self) -> u64 {
@@ -92,7 +106,7 @@ impl Hasher for KeyHasher {
     }
 }
 
-type KeyMap<K, V> = HashMap<K, V, BuildHasherDefault<KeyHasher>>;
+pub(crate) type KeyMap<K, V> = HashMap<K, V, BuildHasherDefault<KeyHasher>>;
 
 /// All decoded code of one vCPU.
 #[derive(Default)]
@@ -109,6 +123,8 @@ pub(crate) struct Blocks {
     stale: bool,
     /// How often code of some page was to be forgotten.
     forgotten: u64,
+    /// Code of an earlier run.
+    kept: Option<Box<Kept>>,
 }
 
 /// The most instructions of one block.
@@ -140,6 +156,48 @@ impl Blocks {
             }
         }
         dropped
+    }
+
+    /// Takes out what was kept of the page at `gpa`: its blocks.
+    fn drop_kept(&mut self, gpa: u64) -> Vec<KeptBlock> {
+        let dropped = match &mut self.kept {
+            Some(kept) => kept.drop_page(gpa & !PAGE_OFFSET),
+            None => Vec::new(),
+        };
+        self.stale |= !dropped.is_empty();
+        dropped
+    }
+
+    /// Adds code of an earlier run to these blocks, which are none yet.
+    pub(crate) fn take_up(&mut self, kept: Kept) {
+        self.slots.resize_with(kept.slots(), || None);
+        self.kept = Some(Box::new(kept));
+    }
+
+    pub(crate) fn kept_mut(&mut self) -> Option<&mut Kept> {
+        self.kept.as_deref_mut()
+    }
+
+    /// Puts a block of an earlier run into the slot that it has.
+    pub(crate) fn put_kept(&mut self, slot: usize, key: Key, block: Block) {
+        for page in block.pages() {
+            self.by_page.entry(page).or_default().push((key, slot));
+        }
+        self.slots[slot] = Some(Box::new(block));
+        self.by_key.insert(key, slot);
+    }
+
+    /// How many slots there are.
+    pub(crate) fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// All translated blocks with their slots.
+    pub(crate) fn translated(&self) -> impl Iterator<Item = (&Key, usize, &Block)> {
+        self.by_key.iter().filter_map(|(key, &slot)| {
+            let block = self.slots.get(slot)?.as_deref()?;
+            block.translation.is_translated().then_some((key, slot, block))
+        })
     }
 
     /// Takes out what is not translated.
@@ -263,7 +321,7 @@ impl Exec<'_> {
     /// Executes the one instruction at RIP.
     pub(crate) fn run_instruction(&mut self) -> Result<(), Exception> {
         let slot = self.find_block()?;
-        let first = self.cpu.blocks.op(slot, 0);
+        let first = self.op_at(slot, 0);
         self.cpu.blocks.execute_begins();
         first.map_or(Ok(()), |op| self.run_ops(&[op]))
     }
@@ -314,6 +372,8 @@ impl Exec<'_> {
                 return Ok(slot);
             }
             self.forget_page(gpa);
+        } else if let Some(slot) = self.find_kept(&key) {
+            return Ok(slot);
         }
         if self.cpu.blocks.by_key.len() >= MAX_BLOCKS {
             self.cpu.forget_code();
@@ -355,7 +415,7 @@ impl Exec<'_> {
     }
 
     /// Has stores to the page of code at `gpa` noticed from now on, whoever makes them.
-    fn watch(&mut self, gpa: u64) {
+    pub(crate) fn watch(&mut self, gpa: u64) {
         if !self.memory.ram().watch(gpa) {
             return;
         }
@@ -423,29 +483,42 @@ impl Exec<'_> {
                 return Err(Exception::PROTECTION);
             }
             at = end;
-            let (handler, defined) = match self.handler(&instruction) {
-                Some(handler) => (handler, true),
-                None => (undefined as Handler, false),
-            };
-            let ends = ends_block(&instruction);
-            ops.push(Op {
-                handler,
-                instruction,
-                defined,
-                leaves: ends || lets_interrupts_in(&instruction),
-            });
-            if ends || !defined {
+            let op = self.op(instruction);
+            ops.push(op);
+            if ends_block(&instruction) || !op.defined {
                 break;
             }
         }
         let block = Block {
             ops: ops.as_slice().into(),
+            start,
             pages,
             len: at as u64,
             translation: Translation::default(),
         };
         self.cpu.blocks.gathering = ops;
         Ok(block)
+    }
+
+    /// The one instruction at `gpa`, which ends in its page and is executed at `ip`.
+    pub(crate) fn decode_op(&self, gpa: u64, ip: u64, mode: Mode) -> Op {
+        let mut bytes = [0; MAX_LEN];
+        let len = MAX_LEN.min((PAGE_SIZE - (gpa & PAGE_OFFSET)) as usize);
+        self.fetch(gpa, &mut bytes[..len]);
+        self.op(decode(&bytes[..len], mode.bits, ip))
+    }
+
+    fn op(&self, instruction: Instruction) -> Op {
+        let (handler, defined) = match self.handler(&instruction) {
+            Some(handler) => (handler, true),
+            None => (undefined as Handler, false),
+        };
+        Op {
+            handler,
+            instruction,
+            defined,
+            leaves: ends_block(&instruction) || lets_interrupts_in(&instruction),
+        }
     }
 
     /// Reads code. In a device there is none: all ones, which is no instruction.
@@ -486,82 +559,9 @@ impl Exec<'_> {
         for (slot, block) in self.cpu.blocks.drop_page(gpa) {
             self.cpu.unlink(slot, &block);
         }
+        let kept = self.cpu.blocks.drop_kept(gpa);
+        if !kept.is_empty() {
+            self.cpu.unlink_kept(&kept);
+        }
     }
-}
-
-/// Near branches obey an operand-size prefix in 64-bit code, as AMD's processors have it; hints that no guest is
-/// shown (CET, MPX, cache management) are the no-operations that older processors take them for.
-const DECODER: u32 = DecoderOptions::AMD | DecoderOptions::FORCE_RESERVED_NOP;
-
-fn decode(bytes: &[u8], bits: u8, ip: u64) -> Instruction {
-    let instruction = Decoder::with_ip(bits.into(), bytes, ip, DECODER).decode();
-    if instruction.code() == Code::Pause && bits == 64 {
-        return exchange_in_pause(bytes, instruction);
-    }
-    instruction
-}
-
-/// REX.B makes an exchange with R8 out of `PAUSE`, as out of any other `NOP` of one byte (Intel SDM vol. 2, XCHG);
-/// the decoder does not know.
-fn exchange_in_pause(bytes: &[u8], pause: Instruction) -> Instruction {
-    let prefixes = &bytes[..pause.len() - 1];
-    let Some(&rex) = prefixes.last().filter(|rex| *rex & 0xf1 == 0x41) else {
-        return pause;
-    };
-    let (code, extended, accumulator) = match (rex & 8 != 0, prefixes.contains(&0x66)) {
-        (true, _) => (Code::Xchg_r64_RAX, Register::R8, Register::RAX),
-        (false, true) => (Code::Xchg_r16_AX, Register::R8W, Register::AX),
-        (false, false) => (Code::Xchg_r32_EAX, Register::R8D, Register::EAX),
-    };
-    // These operands suit this code: it cannot fail.
-    let Ok(mut exchange) = Instruction::with2(code, extended, accumulator) else {
-        return pause;
-    };
-    exchange.set_len(pause.len());
-    exchange.set_next_ip(pause.next_ip());
-    exchange
-}
-
-/// Whether what comes after `instruction` may have to be found anew: control went elsewhere, or it may have
-/// changed how code is decoded or what may be accessed.
-fn ends_block(instruction: &Instruction) -> bool {
-    !lets_interrupts_in(instruction)
-        && (instruction.flow_control() != FlowControl::Next
-            || instruction.is_privileged() && !goes_on(instruction)
-            || instruction.rflags_modified() & RflagsBits::AC != 0
-            || changes_vector_mode(instruction)
-            || integer::ends_block(instruction)
-            || system::ends_block(instruction))
-}
-
-/// Privileged instructions that leave code and memory as they are, or are noticed where they do not.
-fn goes_on(instruction: &Instruction) -> bool {
-    use iced_x86::Mnemonic as M;
-    let reads_control = instruction.mnemonic() == M::Mov
-        && instruction.op1_kind() == OpKind::Register
-        && instruction.op1_register().is_cr();
-    reads_control || matches!(instruction.mnemonic(), M::Cli | M::Swapgs | M::Rdmsr | M::Wrmsr)
-}
-
-/// Whether an interrupt may be let in behind `instruction`. Translated code does these without leaving, in most cases.
-fn lets_interrupts_in(instruction: &Instruction) -> bool {
-    use iced_x86::Mnemonic as M;
-    matches!(instruction.mnemonic(), M::Sti | M::Popf | M::Popfd | M::Popfq)
-}
-
-/// Instructions that set MXCSR or XCR0.
-fn changes_vector_mode(instruction: &Instruction) -> bool {
-    use iced_x86::Mnemonic as M;
-    matches!(
-        instruction.mnemonic(),
-        M::Ldmxcsr
-            | M::Vldmxcsr
-            | M::Fxrstor
-            | M::Fxrstor64
-            | M::Xrstor
-            | M::Xrstor64
-            | M::Xrstors
-            | M::Xrstors64
-            | M::Xsetbv
-    )
 }

@@ -1,5 +1,6 @@
 //! One vCPU: its loop between guest code and what happens to it.
 
+use std::io::Read;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -57,6 +58,18 @@ impl Vcpu for SoftVcpu {
         self.cpu.tlb.flush(false);
         self.cpu.forget_code();
         Ok(())
+    }
+
+    fn take_up_code(&mut self, kept: &mut (dyn Read + Send)) -> bool {
+        let taken = self.cpu.take_up_code(kept, &self.shared.memory());
+        if !taken {
+            self.cpu.gather_code();
+        }
+        taken
+    }
+
+    fn code_to_keep(&mut self) -> Option<Vec<u8>> {
+        self.cpu.code_to_keep(&self.shared.memory())
     }
 }
 

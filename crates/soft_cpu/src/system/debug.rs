@@ -159,7 +159,7 @@ impl Exec<'_> {
             return Err(Exception::debug(hit, false));
         }
         let slot = self.find_block()?;
-        let Some(op) = self.cpu.blocks.op(slot, 0) else {
+        let Some(op) = self.op_at(slot, 0) else {
             return Ok(());
         };
         let stepping = self.cpu.rflags & flags::TF != 0;

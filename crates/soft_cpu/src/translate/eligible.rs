@@ -40,6 +40,11 @@ static HOST: LazyLock<HostFeatures> = LazyLock::new(|| {
     )
 });
 
+/// Their names.
+pub(super) fn host_features() -> String {
+    format!("{:?}", HOST.0)
+}
+
 /// Whether vector registers have 256 bits on this host.
 pub(super) fn host_has_avx() -> bool {
     HOST.0.contains(&CpuidFeature::AVX)

@@ -91,3 +91,37 @@ pub(super) fn jumps(set: TlbSet) -> i32 {
         TlbSet::SupervisorOpen => STATE + offset_of!(TranslatorState, open_jumps),
     })
 }
+
+/// All of these: code with some of them in it fits no program with others.
+pub(super) fn all() -> [i32; 29] {
+    let tlbs = [TlbSet::User, TlbSet::Supervisor, TlbSet::SupervisorOpen].map(tlb);
+    let [user, supervisor, open] = tlbs.map(|TlbOffsets { read, write, host }| [read, write, host]);
+    let scattered = [
+        ROOM,
+        RIP,
+        RFLAGS,
+        MXCSR,
+        ATTENTION,
+        NATIVE_RSP,
+        TARGET,
+        STATUS,
+        PLACE,
+        OP,
+        LINK,
+        PAGE,
+        VECTORS_HELD,
+        WAITING,
+        HOST_MXCSR,
+        KERNEL_GS_BASE,
+        vector(0),
+        segment_base(SegReg::Fs),
+        verified(0),
+        generation(TlbSet::Supervisor),
+    ];
+    let mut all = [0; 29];
+    let offsets = scattered.into_iter().chain(user).chain(supervisor).chain(open);
+    for (place, offset) in all.iter_mut().zip(offsets) {
+        *place = offset;
+    }
+    all
+}

@@ -17,6 +17,7 @@ mod arena;
 mod assembler;
 mod eligible;
 mod flags;
+mod kept;
 mod layout;
 mod lower;
 mod pages;
@@ -26,16 +27,18 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use kept::{Kept, KeptBlock};
 pub(crate) use state::TranslatorState;
 
-use arena::CodeArena;
+use arena::{CodeArena, Part};
 use hypervisor::x86_64::Activity;
+use kept::Gathering;
 use lower::{Context, Entries, Way};
 use pages::{CodePage, CodePages, UNVERIFIED};
 use runtime::{GO_ON, LEAVE};
 use state::{JumpEntry, NO_LINK, NO_PAGE, jump_slot};
 
-use crate::blocks::Block;
+use crate::blocks::{Block, Op};
 use crate::cpu::{Cpu, Mode, TlbSet};
 use crate::exception::Exception;
 use crate::exec::Exec;
@@ -98,6 +101,8 @@ pub(crate) struct Translator {
     pages: CodePages,
     /// The modes that the jump caches' code is for, by TLB set.
     modes: [Mode; 3],
+    /// Code is gathered to be kept, or was; `None` where not.
+    gathering: Option<Gathering>,
 }
 
 impl Default for Translator {
@@ -110,7 +115,23 @@ impl Default for Translator {
             links: Vec::new(),
             pages: CodePages::default(),
             modes: [Mode::RESET; 3],
+            gathering: None,
         }
+    }
+}
+
+impl Translator {
+    /// How often code at `linear` that uses this TLB set is interpreted before it is translated.
+    fn threshold(&self, set: TlbSet, linear: u64) -> u32 {
+        match self.part(set, linear) {
+            Some(Part::First) => 0,
+            _ => self.hot,
+        }
+    }
+
+    /// Where that goes while code is gathered.
+    fn part(&self, set: TlbSet, linear: u64) -> Option<Part> {
+        self.gathering?.part(set, linear)
     }
 }
 
@@ -146,8 +167,7 @@ impl Cpu {
                 arena.unpatch(link.site);
             }
         }
-        self.translator
-            .forget_jump(block.ops[0].instruction.ip(), entries.checked);
+        self.translator.forget_jump(block.start, entries.checked);
     }
 
     /// Forgets the translation of one page of linear addresses.
@@ -164,6 +184,7 @@ impl Cpu {
             arena.clear();
         }
         self.translations.links.clear();
+        self.translations.gathering = None;
         self.translations.pages = CodePages::default();
         self.translator.verified.fill(UNVERIFIED);
         self.translator.link = NO_LINK;
@@ -241,7 +262,7 @@ impl Exec<'_> {
 
     /// The code of a block, made now if it is due.
     fn entries_of(&mut self, slot: usize) -> Option<Entries> {
-        let hot = self.cpu.translations.hot;
+        let hot = self.cpu.translations.threshold(self.cpu.mode.set, self.cpu.rip);
         let block = self.cpu.blocks.block_mut(slot)?;
         if block.translation.entries.is_some() {
             return block.translation.entries;
@@ -273,6 +294,11 @@ impl Exec<'_> {
             self.cpu.forget_code();
             return None;
         };
+        let part = self
+            .cpu
+            .translations
+            .part(self.cpu.mode.set, self.cpu.rip)
+            .unwrap_or(Part::First);
         let mut block = self.cpu.blocks.take(slot)?;
         let lowered = {
             let translator = &self.cpu.translations;
@@ -283,14 +309,14 @@ impl Exec<'_> {
                 place: slot as u32,
                 pages,
                 first_link: translator.links.len() as u32,
-                base: arena.next(),
+                base: arena.next(part),
                 flags_dead_at: &|target| self.flags_dead_at(&block, target),
             };
             lower::lower(&block.ops, &context)
         };
         let arena = self.cpu.translations.arena.as_mut()?;
         let base = arena.base();
-        let placed = arena.place(&lowered.bytes);
+        let placed = arena.place(&lowered.bytes, part);
         if placed.is_none() {
             // Full: what is still wanted is decoded and translated again.
             self.cpu.forget_code();
@@ -316,6 +342,7 @@ impl Exec<'_> {
             .collect();
         self.cpu.blocks.note_translated();
         self.cpu.blocks.put_back(slot, block);
+        self.cpu.gathered_some(mode.set, lowered.bytes.len());
         entries
     }
 
@@ -323,7 +350,7 @@ impl Exec<'_> {
     fn number_pages(&mut self, slot: usize) -> Option<[Option<u32>; 2]> {
         let block = self.cpu.blocks.block_mut(slot)?;
         let set = self.cpu.mode.set;
-        let mut linear = block.ops[0].instruction.ip() & !PAGE_OFFSET;
+        let mut linear = block.start & !PAGE_OFFSET;
         let mut numbers = [None; 2];
         for (number, gpa) in numbers.iter_mut().zip(block.pages()) {
             let page = CodePage::new(set, linear, gpa);
@@ -418,12 +445,21 @@ extern "sysv64" fn slow_path(cpu: *mut Cpu) -> u64 {
 }
 
 impl Exec<'_> {
+    /// One instruction of a block.
+    pub(crate) fn op_at(&mut self, slot: usize, index: usize) -> Option<Op> {
+        let known = self.cpu.blocks.op(slot, index);
+        known.or_else(|| {
+            self.decode_kept(slot)?;
+            self.cpu.blocks.op(slot, index)
+        })
+    }
+
     /// Says where translated code goes on, as [`Runtime`](runtime::Runtime) wants it said.
     fn take_slow_path(&mut self) -> u64 {
         let state = &self.cpu.translator;
         let (place, op, status) = (state.place as usize, state.op as usize, state.status);
         self.cpu.set_status(flags::to_rflags(status));
-        let Some(op) = self.cpu.blocks.op(place, op) else {
+        let Some(op) = self.op_at(place, op) else {
             return LEAVE;
         };
         let interrupts = self.takes_interrupts();

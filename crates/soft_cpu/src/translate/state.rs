@@ -123,6 +123,15 @@ impl TranslatorState {
         }
     }
 
+    /// The same, to be looked at.
+    pub(crate) fn jumps_of(&self, set: TlbSet) -> &[JumpEntry] {
+        match set {
+            TlbSet::User => &self.user_jumps,
+            TlbSet::Supervisor => &self.supervisor_jumps,
+            TlbSet::SupervisorOpen => &self.open_jumps,
+        }
+    }
+
     /// Forgets where code is.
     pub(crate) fn forget_jumps(&mut self) {
         for set in [TlbSet::User, TlbSet::Supervisor, TlbSet::SupervisorOpen] {

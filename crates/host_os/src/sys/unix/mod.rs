@@ -12,6 +12,8 @@ mod thread;
 pub(crate) use code_memory::CodeMemory;
 pub(crate) use heap::prefer_one_heap;
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{Event, boot_id, is_peer_ours, random_bytes, set_direct};
+pub(crate) use linux::{
+    Event, boot_id, bring_in, is_peer_ours, own_pages, program_identity, random_bytes, set_direct,
+};
 pub(crate) use permissions::{disk_usage, is_ours, permission_bits, set_permission_bits};
 pub(crate) use thread::ThreadId;

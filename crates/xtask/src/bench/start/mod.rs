@@ -52,7 +52,7 @@ pub(super) fn measure(runs: u32, only: Option<Processor>) -> Result<Vec<Row>> {
 
 fn here(runs: u32, starts: &Starts) -> Result<Vec<Row>> {
     // Boots once with each size and leaves the snapshots that the others start from; the second brings their pages into
-    // the host's cache.
+    // the host's cache, and leaves translated code.
     for memory in ["256", "4096"] {
         starts.milliseconds(&["--memory", memory])?;
         starts.milliseconds(&["--memory", memory])?;

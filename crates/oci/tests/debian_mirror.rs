@@ -63,6 +63,24 @@ fn debian_mirror_index_is_asked_for_again_only_when_wanted() {
     assert_eq!(fake.requests("Packages"), 1);
 }
 
+/// The second archive reads what the index says of itself, and the rest once it must know which files there are.
+#[test]
+fn debian_mirror_another_package_is_found_in_the_index_that_was_kept() {
+    let fake = Fake::new();
+    closure(&fake.archive(), Refresh::WhenStale).unwrap();
+    fake.stop();
+    let reference: DebReference = "deb:dependency".parse().unwrap();
+    let platform = Platform::linux("amd64");
+
+    let found = fake
+        .archive()
+        .closure(&reference, &platform, Refresh::WhenStale, &())
+        .unwrap();
+
+    assert!(found.iter().any(|package| package.name == "dependency"));
+    assert_eq!(fake.requests("InRelease"), 1);
+}
+
 #[test]
 fn debian_mirror_other_key_is_refused() {
     let fake = Fake::new();

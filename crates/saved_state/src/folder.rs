@@ -456,7 +456,9 @@ fn damaged(what: &str, why: String) -> Error {
 /// All of a file, of which no more than `max` bytes and one are read.
 fn read_capped(path: &Path, max: u64) -> Result<Vec<u8>, Error> {
     let file = File::open(path).map_err(Error::io("open", path))?;
-    let mut bytes = Vec::new();
+    // Room for all of it, or it would be read in many small pieces.
+    let expected = file.metadata().map_or(0, |metadata| metadata.len()).min(max) + 1;
+    let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or(0));
     file.take(max + 1)
         .read_to_end(&mut bytes)
         .map_err(Error::io("read", path))?;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::BufReader;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,7 +15,7 @@ use super::error::{Error, Result};
 use super::fetch::{Client, Download, Fetched};
 use super::index::{self, Index};
 use super::keyring::{Keyring, MAX_INRELEASE};
-use super::release::{DatePolicy, Release};
+use super::release::{DatePolicy, Release, Summary};
 use super::resolve::{Chosen, Universe};
 use super::sources::{self, Mirror, MirrorConfig};
 use crate::digest::{Digest, Hasher};
@@ -23,6 +23,8 @@ use crate::progress::{Event, Progress};
 
 /// How long a signed index is used without asking the mirror, in seconds.
 const FRESH_SECONDS: i64 = 3600;
+/// Longest first line of a record under `lists`.
+const MAX_STATE: u64 = 4096;
 /// Largest record of a resolved request.
 const MAX_RESOLVED: u64 = 16 << 20;
 /// Suites that get no updates beside themselves.
@@ -82,6 +84,9 @@ struct ListState {
     /// The keys it was verified with before it was written, [`Keyring::digest`]. The cache is the user's own
     /// folder and what it holds is used unchecked once it was checked; dates are checked every time.
     keys: Digest,
+    /// What the index says of itself, so that it need not be read where that is enough.
+    #[serde(default)]
+    summary: Option<Summary>,
 }
 
 /// An InRelease file as the cache has it.
@@ -189,12 +194,17 @@ impl Archive {
             Some(known) => known,
             None => {
                 let record = self.cache.record("lists", &Digest::of(url.as_bytes()));
-                let listed = match self.listed(&url, &record, now)? {
-                    Some(listed) if good(listed.state.checked) => listed,
-                    None if refresh == Refresh::Never => return Err(Error::NotCached { what: url }),
-                    listed => self.ask_again(&url, &record, suite, listed, refresh, progress)?,
-                };
-                (listed.state.checked, Arc::new(listed.release))
+                match self.listed_in_brief(&url, &record)? {
+                    Some((checked, release)) if good(checked) => (checked, Arc::new(release)),
+                    _ => {
+                        let listed = match self.listed(&url, &record, now)? {
+                            Some(listed) if good(listed.state.checked) => listed,
+                            None if refresh == Refresh::Never => return Err(Error::NotCached { what: url }),
+                            listed => self.ask_again(&url, &record, suite, listed, refresh, progress)?,
+                        };
+                        (listed.state.checked, Arc::new(listed.release))
+                    }
+                }
             }
         };
         release.check(suite, self.policy, now)?;
@@ -207,8 +217,34 @@ impl Archive {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// When an index was checked and what it says of itself, where the cache has that and the keys are the same.
+    fn listed_in_brief(&self, url: &str, record: &Path) -> Result<Option<(i64, Release)>> {
+        let bytes = self.cache.read(record, MAX_STATE)?.unwrap_or_default();
+        let line = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
+        let state = serde_json::from_slice::<ListState>(line).ok();
+        let state = state.filter(|state| state.keys == self.keyring.digest());
+        Ok(state.and_then(|state| Some((state.checked, Release::in_brief(url, state.summary?)))))
+    }
+
+    /// The same indexes with all that they list, or newer ones that another process has fetched meanwhile.
+    fn whole(&self, releases: &Releases) -> Result<Releases> {
+        let mut parts = releases.parts.clone();
+        for (_, _, release) in parts.iter_mut().filter(|(_, _, release)| !release.is_whole()) {
+            let record = self.cache.record("lists", &Digest::of(release.url.as_bytes()));
+            let listed = self.listed(&release.url, &record, now())?;
+            let listed = listed.ok_or_else(|| Error::NotCached {
+                what: release.url.clone(),
+            })?;
+            *release = Arc::new(listed.release);
+        }
+        Ok(Releases {
+            suite: releases.suite.clone(),
+            parts,
+        })
+    }
+
     /// What the cache has of an address; what does not verify counts as absent.
-    fn listed(&self, url: &str, record: &std::path::Path, now: i64) -> Result<Option<Listed>> {
+    fn listed(&self, url: &str, record: &Path, now: i64) -> Result<Option<Listed>> {
         let Some(bytes) = self.cache.read(record, MAX_INRELEASE + 4096)? else {
             return Ok(None);
         };
@@ -229,7 +265,7 @@ impl Archive {
     fn ask_again(
         &self,
         url: &str,
-        record: &std::path::Path,
+        record: &Path,
         suite: &str,
         old: Option<Listed>,
         refresh: Refresh,
@@ -237,7 +273,7 @@ impl Archive {
     ) -> Result<Listed> {
         let now = now();
         let since = old.as_ref().and_then(|old| old.state.last_modified.as_deref());
-        let listed = match (self.client()?.get(url, MAX_INRELEASE, since), old) {
+        let mut listed = match (self.client()?.get(url, MAX_INRELEASE, since), old) {
             (Ok(Fetched::NotModified), Some(mut old)) => {
                 old.state.checked = now;
                 old.state.keys = self.keyring.digest();
@@ -256,6 +292,7 @@ impl Archive {
                     checked: now,
                     last_modified,
                     keys: self.keyring.digest(),
+                    summary: None,
                 };
                 match old {
                     // Someone between here and the archive plays back an old state, or the mirror lags.
@@ -280,6 +317,7 @@ impl Archive {
             }
             (Err(error), _) => return Err(error),
         };
+        listed.state.summary = Some(listed.release.summary.clone());
         self.cache.publish(record, |out| {
             serde_json::to_writer(&mut *out, &listed.state)?;
             out.write_all(b"\n")?;
@@ -306,7 +344,11 @@ impl Archive {
         {
             return Ok(chosen);
         }
-        let universe = self.universe(releases, architecture, refresh, progress)?;
+        let releases = self.whole(releases)?;
+        let record = self
+            .cache
+            .record("resolved", &releases.key(request, architecture));
+        let universe = self.universe(&releases, architecture, refresh, progress)?;
         let chosen = resolve(&universe)?;
         self.cache
             .publish(&record, |out| Ok(serde_json::to_writer(out, &chosen)?))?;
@@ -408,7 +450,7 @@ impl Releases {
     fn key(&self, request: &str, architecture: &str) -> Digest {
         let mut hasher = Hasher::default();
         for (base, _, release) in &self.parts {
-            hasher.update(format!("{base}\n{}\n", release.digest).as_bytes());
+            hasher.update(format!("{base}\n{}\n", release.summary.digest).as_bytes());
         }
         hasher.update(format!("{architecture}\n{request}").as_bytes());
         hasher.finish()
@@ -424,7 +466,7 @@ fn packages_file(base: &str, suite: &str, release: &Release, arch: &str) -> Resu
             continue;
         };
         let mut urls = vec![format!("{base}/dists/{suite}/{path}")];
-        if release.by_hash {
+        if release.summary.by_hash {
             urls.insert(
                 0,
                 format!("{base}/dists/{suite}/{folder}/by-hash/SHA256/{}", digest.hex()),

@@ -55,7 +55,9 @@ impl Cache {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::io("open", path)(error)),
         };
-        let mut bytes = Vec::new();
+        // Room for all of it, or it would be read in many small pieces.
+        let expected = file.metadata().map_or(0, |metadata| metadata.len()).min(limit);
+        let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or(0));
         file.take(limit)
             .read_to_end(&mut bytes)
             .map_err(Error::io("read", path))?;

@@ -1,6 +1,7 @@
 //! The keys an archive may be signed with.
 
 use std::collections::BTreeSet;
+use std::sync::OnceLock;
 
 use pgp::composed::{Deserializable, DetachedSignature, SignedPublicKey};
 use pgp::crypto::hash::HashAlgorithm;
@@ -20,6 +21,10 @@ const DEBIAN: [&[u8]; 6] = [
     include_bytes!("keys/bookworm-security-automatic.gpg"),
 ];
 
+/// Identifies [`DEBIAN`], as [`fingerprints`] does: a start whose indexes were all verified before needs no more of the
+/// keys, and reading them takes longer than all else that such a start does about packages.
+const DEBIAN_DIGEST: &str = "sha256:bb10ca15ca5c9464c1fcb8288fd7bc60c77de1f954025933544396cb86f25143";
+
 /// Largest signed index. Debian's are about 150 KiB.
 pub(crate) const MAX_INRELEASE: u64 = 16 << 20;
 /// Most signatures that are looked at; Debian's indexes carry three.
@@ -28,17 +33,19 @@ const MAX_SIGNATURES: usize = 16;
 /// A set of OpenPGP certificates.
 #[derive(Clone, Debug)]
 pub struct Keyring {
-    certificates: Vec<SignedPublicKey>,
+    /// Debian's are read when they are first needed.
+    certificates: OnceLock<Vec<SignedPublicKey>>,
+    digest: Digest,
 }
 
 impl Keyring {
     /// The Debian archive's own keys.
     pub fn debian() -> Keyring {
-        let certificates = DEBIAN
-            .iter()
-            .filter_map(|bytes| SignedPublicKey::from_bytes(*bytes).ok())
-            .collect();
-        Keyring { certificates }
+        let digest = DEBIAN_DIGEST.parse();
+        Keyring {
+            certificates: OnceLock::new(),
+            digest: digest.unwrap_or_else(|_| fingerprints(&read_debian())),
+        }
     }
 
     /// The keys of one or more certificates, ASCII-armored or binary; what is wrong if there is none.
@@ -53,16 +60,19 @@ impl Keyring {
         if certificates.is_empty() {
             return Err("there is no key in it".into());
         }
-        Ok(Keyring { certificates })
+        Ok(Keyring {
+            digest: fingerprints(&certificates),
+            certificates: certificates.into(),
+        })
     }
 
     /// Identifies the set of keys.
     pub(crate) fn digest(&self) -> Digest {
-        let mut hasher = Hasher::default();
-        for certificate in &self.certificates {
-            hasher.update(certificate.primary_key.fingerprint().as_bytes());
-        }
-        hasher.finish()
+        self.digest
+    }
+
+    fn certificates(&self) -> &[SignedPublicKey] {
+        self.certificates.get_or_init(read_debian)
     }
 
     /// The signed text of a clear-signed message (RFC 9580, section 7) that one of the keys signed; nothing
@@ -118,7 +128,7 @@ impl Keyring {
             return Err("the signature has expired".into());
         }
         let mut known = false;
-        for certificate in &self.certificates {
+        for certificate in self.certificates() {
             let (matches, good) = check_with(certificate, signature, text, created);
             known |= matches;
             if good {
@@ -140,6 +150,20 @@ impl Keyring {
         };
         Err(format!("the key {keys} is not one of the Debian archive's"))
     }
+}
+
+fn read_debian() -> Vec<SignedPublicKey> {
+    let read = |bytes: &&[u8]| SignedPublicKey::from_bytes(*bytes).ok();
+    DEBIAN.iter().filter_map(read).collect()
+}
+
+/// A digest of the fingerprints of all primary keys.
+fn fingerprints(certificates: &[SignedPublicKey]) -> Digest {
+    let mut hasher = Hasher::default();
+    for certificate in certificates {
+        hasher.update(certificate.primary_key.fingerprint().as_bytes());
+    }
+    hasher.finish()
 }
 
 /// Whether a certificate has the signature's key, and whether it made the signature while it was valid.
@@ -218,12 +242,17 @@ mod tests {
     #[test]
     fn keyring_debian_has_every_bundled_key_bound_to_itself() {
         let keyring = Keyring::debian();
-        assert_eq!(keyring.certificates.len(), DEBIAN.len());
-        for certificate in &keyring.certificates {
+        assert_eq!(keyring.certificates().len(), DEBIAN.len());
+        for certificate in keyring.certificates() {
             for subkey in &certificate.public_subkeys {
                 subkey.verify_bindings(&certificate.primary_key).unwrap();
             }
         }
+    }
+
+    #[test]
+    fn keyring_debian_digest_is_that_of_its_keys() {
+        assert_eq!(Keyring::debian().digest(), fingerprints(&read_debian()));
     }
 
     #[test]

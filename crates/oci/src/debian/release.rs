@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::apt_conf::AptConf;
 use super::clearsign;
 use super::control;
@@ -45,6 +47,14 @@ impl DatePolicy {
 pub(crate) struct Release {
     /// Where it came from.
     pub(crate) url: String,
+    pub(crate) summary: Summary,
+    /// `None` where only the summary was read.
+    files: Option<HashMap<String, (Digest, u64)>>,
+}
+
+/// What an index says of itself, without the files it lists.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Summary {
     /// Digest of the signed file.
     pub(crate) digest: Digest,
     /// `Suite` and `Codename`.
@@ -53,7 +63,6 @@ pub(crate) struct Release {
     pub(crate) by_hash: bool,
     date: String,
     valid_until: Option<String>,
-    files: HashMap<String, (Digest, u64)>,
 }
 
 impl Release {
@@ -77,26 +86,40 @@ impl Release {
         parse(url, Digest::of(file), &message.text).ok()
     }
 
+    /// An index whose [`Summary`] was kept when it was verified; which files it lists is not known.
+    pub(crate) fn in_brief(url: &str, summary: Summary) -> Release {
+        Release {
+            url: url.to_owned(),
+            summary,
+            files: None,
+        }
+    }
+
+    /// Whether it is known which files it lists.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.files.is_some()
+    }
+
     /// Refuses an index that is expired, from the future, or another suite's.
     pub(crate) fn check(&self, suite: &str, policy: DatePolicy, now: i64) -> Result<()> {
         let unusable = |reason: String| Error::Index {
             what: self.url.clone(),
             reason,
         };
-        if !self.names.iter().any(|name| name == suite) {
-            let [name, code] = &self.names;
+        if !self.summary.names.iter().any(|name| name == suite) {
+            let [name, code] = &self.summary.names;
             return Err(unusable(format!(
                 "it is the index of {name} ({code}), not of {suite}"
             )));
         }
         let read = |text: &str| date::parse(text).ok_or_else(|| unusable(format!("`{text}` is not a date")));
-        if policy.check_date && read(&self.date)? > now + MAX_FUTURE_SECONDS {
+        if policy.check_date && read(&self.summary.date)? > now + MAX_FUTURE_SECONDS {
             return Err(Error::NotYetValid {
                 url: self.url.clone(),
-                date: self.date.clone(),
+                date: self.summary.date.clone(),
             });
         }
-        match &self.valid_until {
+        match &self.summary.valid_until {
             Some(text) if policy.check_valid_until && read(text)? < now => Err(Error::Expired {
                 url: self.url.clone(),
                 valid_until: text.clone(),
@@ -107,12 +130,12 @@ impl Release {
 
     /// When it was made, in seconds since 1970; 0 if that cannot be read.
     pub(crate) fn date(&self) -> i64 {
-        date::parse(&self.date).unwrap_or(0)
+        date::parse(&self.summary.date).unwrap_or(0)
     }
 
     /// Digest and size in bytes of a file, by its path under the suite's folder.
     pub(crate) fn file(&self, path: &str) -> Option<(Digest, u64)> {
-        self.files.get(path).copied()
+        self.files.as_ref()?.get(path).copied()
     }
 }
 
@@ -147,12 +170,14 @@ fn parse(url: &str, digest: Digest, text: &str) -> std::result::Result<Release, 
     }
     Ok(Release {
         url: url.to_owned(),
-        digest,
-        names: [field("Suite"), field("Codename")],
-        by_hash: fields.get("Acquire-By-Hash") == Some("yes"),
-        date: field("Date"),
-        valid_until: fields.get("Valid-Until").map(str::to_owned),
-        files,
+        summary: Summary {
+            digest,
+            names: [field("Suite"), field("Codename")],
+            by_hash: fields.get("Acquire-By-Hash") == Some("yes"),
+            date: field("Date"),
+            valid_until: fields.get("Valid-Until").map(str::to_owned),
+        },
+        files: Some(files),
     })
 }
 
@@ -179,7 +204,7 @@ mod tests {
         let release = release("Acquire-By-Hash: yes\r\n").unwrap();
         assert_eq!(release.file("main/x"), Some((Digest::of(b""), 0)));
         assert_eq!(release.file("main/y"), None);
-        assert!(release.by_hash);
+        assert!(release.summary.by_hash);
         assert_eq!(release.date(), NOW);
     }
 

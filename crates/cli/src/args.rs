@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use crumblecracker::{Library, Platform, PullOptions, PullPolicy, TraceKind};
+use crumblecracker::{CpuProfile, Library, Platform, PullOptions, PullPolicy, TraceKind};
 
 use crate::print::{self, Volume};
 use crate::values::{self, VolumeSpec};
@@ -115,6 +115,10 @@ pub(crate) struct Run {
     /// Number of CPUs of the guest [default: 1]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) cpus: Option<u32>,
+    /// What the guest's CPUs are: host, or a processor that is the same everywhere, so that the guest can move between
+    /// backends and hosts: x86-64-v2, x86-64-v3, x86-64-v4 [default: host]
+    #[arg(long, value_name = "PROFILE")]
+    pub(crate) cpu: Option<CpuProfile>,
     /// Stop the command after so many seconds, with exit status 124
     #[arg(long, value_name = "SECONDS", value_parser = values::seconds)]
     pub(crate) timeout: Option<Duration>,
@@ -155,7 +159,7 @@ pub(crate) struct Run {
     #[arg(
         long,
         value_name = "SNAPSHOT",
-        conflicts_with_all = ["memory", "cpus", "kernel", "platform", "insecure_registry", "no_snapshot", "trace", "profile"]
+        conflicts_with_all = ["memory", "cpus", "cpu", "kernel", "platform", "insecure_registry", "no_snapshot", "trace", "profile"]
     )]
     pub(crate) from: Option<String>,
     /// The image, then the command and its arguments in place of the image's own
@@ -507,6 +511,7 @@ mod tests {
             ("run --timeout 0 alpine", "0"),
             ("run -v nowhere alpine", "nowhere"),
             ("run --cpus 0 alpine", "0"),
+            ("run --cpu pentium alpine", "x86-64-v3"),
             ("run --trace exits,dreams alpine", "dreams"),
             ("run --trace-file f alpine", "--trace"),
             ("run", "IMAGE"),

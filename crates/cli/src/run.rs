@@ -221,6 +221,7 @@ fn instance_options(arguments: &Run) -> Result<InstanceOptions> {
     Ok(InstanceOptions {
         memory_mib: arguments.memory.unwrap_or(usual.memory_mib),
         vcpus: arguments.cpus.unwrap_or(usual.vcpus),
+        cpu: arguments.cpu.unwrap_or(usual.cpu),
         hostname: arguments.hostname.clone().unwrap_or(usual.hostname),
         shares: arguments
             .volume

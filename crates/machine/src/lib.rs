@@ -25,3 +25,4 @@ pub use config::{Backends, BootImage, FileSystem, MachineConfig, SerialPort};
 pub use error::Error;
 pub use machine::{Machine, MachineHandle};
 pub use run::Outcome;
+pub use snapshot::profile_in;

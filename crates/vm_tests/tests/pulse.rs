@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use device_backends::{Entropy, HostEnd, byte_pipe};
 use guest_protocol::{Decoder, Frame, PORT_NAME, ToGuest, ToHost};
 use hypervisor::Hypervisor;
-use hypervisor::x86_64::CpuState;
+use hypervisor::x86_64::{CpuProfile, CpuState};
 use machine::{Backends, BootImage, CommandLine, Machine, MachineConfig, Outcome, SerialPort};
 use saved_state::{Snapshot, SnapshotWriter};
 use vm_tests::Host;
@@ -18,6 +18,7 @@ use vm_tests::Host;
 const CONFIG: MachineConfig = MachineConfig {
     memory_mib: 128,
     vcpus: 1,
+    cpu: CpuProfile::Host,
 };
 
 struct Zeroes;

@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use iced_x86::{
-    Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register, RflagsBits,
+    Code, CpuidFeature, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register,
+    RflagsBits,
 };
 
 use crate::cpu::{Cpu, Mode, SegReg};
@@ -405,7 +406,7 @@ impl Exec<'_> {
                 self.fetch(gpa + fetched as u64, &mut bytes[fetched..next]);
                 fetched = next;
             }
-            let mut instruction = decode(&bytes[at..fetched], self.cpu.mode.bits, ip);
+            let mut instruction = self.cpu.decode(&bytes[at..fetched], ip);
             if instruction.code() == Code::INVALID && in_page - at < MAX_LEN {
                 if at > 0 || is_cut {
                     // What reaches into the next page is a block of its own, so that its fault comes in time.
@@ -416,7 +417,7 @@ impl Exec<'_> {
                 self.watch(next_gpa);
                 self.fetch(next_gpa, &mut bytes[in_page..in_page + MAX_LEN]);
                 pages[1] = Some(next_gpa & !PAGE_OFFSET);
-                instruction = decode(&bytes[..MAX_LEN], self.cpu.mode.bits, ip);
+                instruction = self.cpu.decode(&bytes[..MAX_LEN], ip);
             }
             let end = at + instruction.len().max(1);
             if !self.segment_has(start, end as u64) {
@@ -496,12 +497,28 @@ impl Exec<'_> {
 /// shown (CET, MPX, cache management) are the no-operations that older processors take them for.
 const DECODER: u32 = DecoderOptions::AMD | DecoderOptions::FORCE_RESERVED_NOP;
 
-fn decode(bytes: &[u8], bits: u8, ip: u64) -> Instruction {
-    let instruction = Decoder::with_ip(bits.into(), bytes, ip, DECODER).decode();
-    if instruction.code() == Code::Pause && bits == 64 {
-        return exchange_in_pause(bytes, instruction);
+impl Cpu {
+    /// How this CPU takes code: `TZCNT` and `LZCNT` are `BSF` and `BSR` where they do not exist, whose prefix says nothing
+    /// (Intel SDM vol. 2, TZCNT, LZCNT).
+    pub(crate) fn decoder(&self) -> u32 {
+        let without = |feature, option| if self.features.has(feature) { 0 } else { option };
+        DECODER
+            | without(CpuidFeature::BMI1, DecoderOptions::NO_MPFX_0FBC)
+            | without(CpuidFeature::LZCNT, DecoderOptions::NO_MPFX_0FBD)
     }
-    instruction
+
+    fn decode(&self, bytes: &[u8], ip: u64) -> Instruction {
+        let bits = self.mode.bits;
+        let mut instruction = Decoder::with_ip(bits.into(), bytes, ip, self.decoder()).decode();
+        if instruction.code() == Code::Pause && bits == 64 {
+            return exchange_in_pause(bytes, instruction);
+        }
+        if matches!(instruction.mnemonic(), Mnemonic::Bsf | Mnemonic::Bsr) {
+            // The host, on which it may run as itself, would take it for the other one.
+            instruction.set_has_rep_prefix(false);
+        }
+        instruction
+    }
 }
 
 /// REX.B makes an exchange with R8 out of `PAUSE`, as out of any other `NOP` of one byte (Intel SDM vol. 2, XCHG);

@@ -97,10 +97,9 @@ impl TscClock {
             .wrapping_add(self.offset.load(Ordering::Relaxed))
     }
 
-    /// Sets the counter.
-    pub(crate) fn set(&self, ticks: u64) {
-        self.offset
-            .store(ticks.wrapping_sub(self.since_epoch()), Ordering::Relaxed);
+    /// Moves the counter.
+    pub(crate) fn advance(&self, ticks: u64) {
+        self.offset.fetch_add(ticks, Ordering::Relaxed);
     }
 
     /// When the counter will be, or was, at `ticks`; a moment too far to name is a century away.

@@ -251,3 +251,51 @@ fn check_units(parts: &Parts, snapshot: &Snapshot) -> Result<(), Error> {
 
 /// What units are called that a machine's owner adds.
 const CALLER_UNITS: &str = "session-";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(entries: &[(&str, &str)]) -> Identity {
+        let owned = entries
+            .iter()
+            .map(|&(name, value)| (name.to_owned(), value.to_owned()));
+        owned.collect()
+    }
+
+    #[test]
+    fn identity_differences_names_what_either_side_has_alone_or_otherwise() {
+        let found = identity(&[("backend", "kvm"), ("machine", "x86-64 2"), ("vcpus", "1")]);
+        let wanted = identity(&[("cpu", "x86-64-v3"), ("machine", "x86-64 2"), ("vcpus", "2")]);
+
+        let differences = identity_differences(&found, &wanted);
+
+        let expected = [
+            "backend is kvm, not nothing",
+            "cpu is nothing, not x86-64-v3",
+            "vcpus is 1, not 2",
+        ];
+        assert_eq!(differences, expected);
+    }
+
+    #[test]
+    fn cpuid_differences_names_every_leaf_that_would_be_another() {
+        let leaf = |leaf, subleaf, eax| CpuidLeaf {
+            leaf,
+            subleaf,
+            eax,
+            ebx: 0,
+            ecx: 0,
+            edx: 0,
+        };
+        let found = [leaf(6, None, 4), leaf(7, Some(0), 0), leaf(0x8000_0007, None, 1)];
+        let offered = [leaf(6, None, 4), leaf(7, Some(0), 1)];
+
+        let differences = cpuid_differences(&found, &offered, 1);
+
+        assert_eq!(
+            differences,
+            ["CPUID leaf 0x7.0 differs", "CPUID leaf 0x80000007.0 differs"]
+        );
+    }
+}

@@ -77,12 +77,12 @@ const PROCESSOR: &str =
 
 /// Has a guest with a counter in it, which runs under the first backend, go on under the others, one after the other; each
 /// is said for how many numbers. The last is the one that is asked most, as software in emulated hardware is slow.
-fn counter_goes_on(host: &Host, first: &Arc<dyn Hypervisor>, others: [(&Arc<dyn Hypervisor>, u64); 2]) {
+fn counter_goes_on(host: &Host, first: &Arc<dyn Hypervisor>, others: &[(&Arc<dyn Hypervisor>, u64)]) {
     let mut instance = start(host, first, CpuProfile::X86_64V3).unwrap();
     let mut counter = instance.spawn(&command(&["bash", "-c", COUNTER])).unwrap();
     let mut output = BufReader::new(counter.stdout.take().unwrap());
     let mut last = counting(&mut output, 0, 5);
-    for (other, count) in others {
+    for &(other, count) in others {
         let (guest, mut processes) = moved(host, instance, other).unwrap();
         instance = guest;
         counter = processes.remove(0);
@@ -104,17 +104,17 @@ fn guest_from_hardware_goes_on_in_software_and_back() {
     let host = Host::open().unwrap();
     let [hardware, software] = backends(&host);
 
-    counter_goes_on(&host, &hardware, [(&software, 5), (&hardware, 100)]);
+    counter_goes_on(&host, &hardware, &[(&software, 5), (&hardware, 100)]);
 }
 
 /// In software it does not boot: it starts from the snapshot of one that booted on hardware, as the profile is the same.
 #[test]
-fn guest_from_software_goes_on_in_hardware_and_back() {
+fn guest_from_software_goes_on_in_hardware() {
     let host = Host::open().unwrap();
     let [hardware, software] = backends(&host);
     drop(start(&host, &hardware, CpuProfile::X86_64V3).unwrap());
 
-    counter_goes_on(&host, &software, [(&hardware, 100), (&software, 5)]);
+    counter_goes_on(&host, &software, &[(&hardware, 100)]);
 }
 
 #[test]

@@ -172,6 +172,23 @@ fn runs_on(register: &String) -> bool {
     register == "tsc" || register == "lapic[0x390]"
 }
 
+/// What backends tell in their own ways: the local APIC's version; a register that is zero; a state component in its
+/// initial configuration.
+fn is_told_otherwise(register: &str, states: &[CpuState; 2]) -> bool {
+    const DEBUGCTL: u32 = 0x1d9;
+    let debugctl = || {
+        states
+            .iter()
+            .all(|state| state.msrs.get(&DEBUGCTL).is_none_or(|value| *value == 0))
+    };
+    let lacks = |component: u32| {
+        let mut components = states.iter().map(|state| &state.extended.components.0);
+        register == format!("extended.components[{component:#x}]")
+            && components.any(|components| !components.contains_key(&component))
+    };
+    register == "lapic[0x30]" || register == "msrs[0x1d9]" && debugctl() || (0..3).any(lacks)
+}
+
 /// That two snapshots are of the same machine in the same state.
 fn assert_same_state(left: &Path, right: &Path) {
     let [left, right] = [left, right].map(|path| Snapshot::open(path).unwrap());
@@ -188,7 +205,7 @@ fn assert_same_state(left: &Path, right: &Path) {
             "vcpu0" => {
                 let states = units.each_ref().map(|unit| CpuState::load(unit).unwrap());
                 let mut differences = states[0].differences(&states[1]);
-                differences.retain(|register| !runs_on(register));
+                differences.retain(|register| !runs_on(register) && !is_told_otherwise(register, &states));
                 assert!(differences.is_empty(), "{differences:?}");
             }
             _ => assert_eq!(units[0], units[1], "{name}"),

@@ -566,6 +566,7 @@ mod tests {
             ("run --timeout 0 alpine", "0"),
             ("run -v nowhere alpine", "nowhere"),
             ("run --cpus 0 alpine", "0"),
+            ("run --cpu pentium alpine", "x86-64-v3"),
             ("run --trace exits,dreams alpine", "dreams"),
             ("run --trace-file f alpine", "--trace"),
             ("run", "IMAGE"),

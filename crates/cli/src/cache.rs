@@ -21,7 +21,7 @@ pub(crate) fn cache(common: &Common, request: &CacheRequest) -> Result<u8> {
                 .iter()
                 .map(|entry| row(short(&entry.key), entry))
                 .collect();
-            let headings = ["SNAPSHOT", "BACKEND", "MEMORY", "CPUS", "SIZE", "LAST USED"];
+            let headings = ["SNAPSHOT", "CPU", "MEMORY", "CPUS", "SIZE", "LAST USED"];
             Ok(print::text(&print::table(headings, &rows)))
         }
         CacheRequest::Prune { keep } => {
@@ -43,13 +43,14 @@ pub(crate) fn cache(common: &Common, request: &CacheRequest) -> Result<u8> {
     }
 }
 
-/// A line of a list of snapshots: name, backend, memory, CPUs, size, age.
+/// A line of a list of snapshots: name, CPU profile or else backend, memory, CPUs, size, age.
 pub(crate) fn row(name: String, entry: &CachedSnapshot) -> [String; 6] {
-    let says = |name: &str| entry.identity.get(name).map_or("-", String::as_str).to_owned();
+    let known = |name: &str| entry.identity.get(name).cloned();
+    let says = |name: &str| known(name).unwrap_or("-".to_owned());
     let age = SystemTime::now().duration_since(entry.used).unwrap_or_default();
     [
         name,
-        says("backend"),
+        known("cpu").unwrap_or_else(|| says("backend")),
         says("memory"),
         says("vcpus"),
         HumanBytes(entry.bytes).to_string(),

@@ -78,6 +78,7 @@ pub(crate) fn instance_options(guest: &Guest) -> Result<InstanceOptions> {
     Ok(InstanceOptions {
         memory_mib: guest.memory.unwrap_or(usual.memory_mib),
         vcpus: guest.cpus.unwrap_or(usual.vcpus),
+        cpu: guest.cpu.unwrap_or(usual.cpu),
         hostname: guest.hostname.clone().unwrap_or(usual.hostname),
         shares: shares(guest)?,
         kernel,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use crumblecracker::{Platform, PullOptions, PullPolicy};
+use crumblecracker::{CpuProfile, Platform, PullOptions, PullPolicy};
 
 use crate::values::{self, VolumeSpec};
 
@@ -56,6 +56,10 @@ pub(crate) struct Guest {
     /// Number of CPUs of the guest [default: 1]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) cpus: Option<u32>,
+    /// What the guest's CPUs are: host, or a processor that is the same everywhere, so that the guest can move between
+    /// backends and hosts: x86-64-v2, x86-64-v3, x86-64-v4 [default: host]
+    #[arg(long, value_name = "PROFILE")]
+    pub(crate) cpu: Option<CpuProfile>,
     /// Give up after so many seconds when the guest does not come up [default: 60]
     #[arg(long, value_name = "SECONDS", value_parser = values::seconds)]
     pub(crate) boot_timeout: Option<Duration>,
@@ -81,7 +85,7 @@ pub(crate) struct Guest {
     #[arg(
         long,
         value_name = "SNAPSHOT",
-        conflicts_with_all = ["memory", "cpus", "kernel", "platform", "insecure_registry", "no_snapshot"]
+        conflicts_with_all = ["memory", "cpus", "cpu", "kernel", "platform", "insecure_registry", "no_snapshot"]
     )]
     pub(crate) from: Option<String>,
     /// The image, then the command and its arguments in place of the image's own

@@ -20,7 +20,7 @@ pub(crate) fn snapshot(common: &Common, request: &SnapshotRequest) -> Result<u8>
                 .iter()
                 .map(|entry| cache::row(entry.key.clone(), entry))
                 .collect();
-            let headings = ["SNAPSHOT", "BACKEND", "MEMORY", "CPUS", "SIZE", "MADE"];
+            let headings = ["SNAPSHOT", "CPU", "MEMORY", "CPUS", "SIZE", "MADE"];
             Ok(print::text(&print::table(headings, &rows)))
         }
         SnapshotRequest::Flatten { names } => {

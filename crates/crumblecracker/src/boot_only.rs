@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use hypervisor::Hypervisor;
+use hypervisor::x86_64::CpuProfile;
 use machine::{BootImage, CommandLine, Machine, MachineConfig, Outcome};
 
 use crate::console::{ConsoleLog, ConsoleSink};
@@ -39,6 +40,7 @@ pub fn boot_kernel(boot: &BootOnly<'_>, hypervisor: Arc<dyn Hypervisor>, sink: C
     let config = MachineConfig {
         memory_mib: boot.memory_mib,
         vcpus: 1,
+        cpu: CpuProfile::Host,
     };
     let image = BootImage {
         kernel,

@@ -83,6 +83,7 @@ impl Guest {
         let config = MachineConfig {
             memory_mib: options.memory_mib,
             vcpus: options.vcpus,
+            cpu: options.cpu,
         };
         options.timeline.mark("kernel found");
         let initramfs = guest::initramfs(&InitramfsSpec {
@@ -91,7 +92,7 @@ impl Guest {
         });
         let initramfs = initramfs.map_err(|error| Error::Guest(error.to_string()))?;
         let cache = options.snapshots.then(|| library.snapshot_cache());
-        let key = key(&config, &*hypervisor, &kernel, &initramfs, &file_systems, options);
+        let key = key(&config, &*hypervisor, &kernel, &initramfs, &file_systems, options)?;
         let snapshot = cache.as_ref().and_then(|cache| cache.find(&key));
         if let (Some(cache), Some(snapshot)) = (&cache, snapshot) {
             match Self::restore(
@@ -199,16 +200,18 @@ fn key(
     initramfs: &[u8],
     file_systems: &[FileSystem],
     options: &InstanceOptions,
-) -> Key {
+) -> Result<Key> {
     let version = env!("CARGO_PKG_VERSION");
     let identity = format!("{:?}", config.identity(hypervisor));
     // As one vCPU shows it: what a host tells may depend on which of its processors was asked.
-    let cpuid = for_vcpu(&hypervisor.capabilities().cpuid, 0, config.vcpus);
+    let cpuid = for_vcpu(&config.cpuid(hypervisor)?, 0, config.vcpus);
     let cpuid = CpuidLeaf::save_all(&cpuid).bytes;
     let command_line = command_line(options).to_string();
     let texts = [version, &identity, &kernel.digest, &command_line].map(str::as_bytes);
     let tags = file_systems.iter().map(|file_system| file_system.tag.as_bytes());
-    Key::of(texts.into_iter().chain([&cpuid[..], initramfs]).chain(tags))
+    Ok(Key::of(
+        texts.into_iter().chain([&cpuid[..], initramfs]).chain(tags),
+    ))
 }
 
 pub(crate) fn plug_all(

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use guest_protocol::{Exec, Hello, Mount, MountRoot, Shutdown, Stdio, ToGuest};
 use hypervisor::Hypervisor;
+use hypervisor::x86_64::CpuProfile;
 use machine::{FileSystem, Machine, MachineHandle};
 use oci::debian::Refresh;
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,8 @@ pub struct InstanceOptions {
     pub memory_mib: u64,
     /// Number of CPUs.
     pub vcpus: u32,
+    /// What they show of themselves: all of the host's, or what is the same everywhere.
+    pub cpu: CpuProfile,
     /// Name of the guest.
     pub hostname: String,
     /// Folders of the host.
@@ -68,11 +71,12 @@ pub struct InstanceOptions {
 }
 
 impl Default for InstanceOptions {
-    /// 512 MiB, one CPU, Debian's kernel, a minute to boot.
+    /// 512 MiB, one CPU as the host's, Debian's kernel, a minute to boot.
     fn default() -> Self {
         Self {
             memory_mib: 512,
             vcpus: 1,
+            cpu: CpuProfile::Host,
             hostname: "crumble".to_owned(),
             shares: Vec::new(),
             kernel: KernelChoice::Debian,

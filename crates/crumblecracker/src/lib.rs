@@ -52,6 +52,7 @@ pub use doctor::{BackendReport, Observation, doctor, open_backend, open_observed
 pub use error::{Error, Result, one_line};
 pub use host_os::prefer_one_heap;
 pub use hypervisor::Hypervisor;
+pub use hypervisor::x86_64::CpuProfile;
 pub use images::{Image, ImageRecord, PullOptions, PullPolicy};
 pub use instance::{Command, Instance, InstanceOptions, Share};
 pub use kernel::KernelChoice;

@@ -123,7 +123,8 @@ impl Instance {
         Ok(())
     }
 
-    /// Takes up the guest that was put by under `name` in `saved`, as often as wanted: each is a guest of its own. Gives the
+    /// Takes up the guest that was put by under `name` in `saved`, as often as wanted: each is a guest of its own. One with a
+    /// named CPU profile goes on under any backend that can show it, one with the host's only where it was put by. Gives the
     /// processes that were started by [`Instance::spawn`] and run in it, in that order; what they write waits for whoever
     /// reads it.
     ///
@@ -147,6 +148,7 @@ impl Instance {
         let config = MachineConfig {
             memory_mib: of.memory_mib,
             vcpus: of.vcpus,
+            cpu: machine::profile_in(&snapshot)?,
         };
         let (backends, ends) = bring_up::plug_all(hypervisor, file_systems, &options.timeline);
         options.timeline.mark("snapshot opened");

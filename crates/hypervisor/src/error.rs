@@ -38,6 +38,22 @@ pub enum Error {
         /// What stands against it.
         reason: String,
     },
+    /// A CPU profile that this backend cannot show.
+    #[error("CPU profile {profile} needs what this backend lacks: {}", .lacks.join(", "))]
+    Profile {
+        /// Its name.
+        profile: &'static str,
+        /// Everything that is missing, by name.
+        lacks: Vec<String>,
+    },
+    /// CPU state that is of this backend alone, in a guest that is to move to any.
+    #[error("CPU profile {profile} does not carry what this guest uses: {}", .what.join(", "))]
+    NotCarried {
+        /// Its name.
+        profile: &'static str,
+        /// All of it, by name.
+        what: Vec<String>,
+    },
     /// The backend lacks what was asked.
     #[error("this backend has no {0}")]
     Unsupported(&'static str),

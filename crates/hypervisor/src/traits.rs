@@ -25,7 +25,7 @@ pub struct Capabilities {
     pub arch: GuestArch,
     /// The most vCPUs of one VM.
     pub max_vcpus: u32,
-    /// All CPUID leaves it can show a guest; a CPU profile is cut from these.
+    /// All CPUID leaves it can show a guest; those of a CPU profile must be among these.
     pub cpuid: Vec<CpuidLeaf>,
     /// Frequency of the guest's time-stamp counter in kHz, where the backend knows it.
     pub tsc_khz: Option<u32>,
@@ -89,8 +89,7 @@ pub trait Vm: Send + Sync {
     /// What the backend's paravirtual clock (KVM's, in [`Capabilities::cpuid`]) shows the guest. It runs on.
     fn clock(&self) -> Result<Duration, Error>;
 
-    /// Sets that clock, after the state of every vCPU and before any of them runs. Without effect where the clock
-    /// follows from the vCPUs' time-stamp counters.
+    /// Sets that clock, after the state of every vCPU and before any of them runs.
     fn set_clock(&self, clock: Duration) -> Result<(), Error>;
 
     /// The pages written since the last call, as guest-physical addresses of 4 KiB pages.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use device_backends::{ByteStream, Entropy, FileService, Marks};
 use hypervisor::Hypervisor;
+use hypervisor::x86_64::CpuProfile;
 
 use crate::boot::CommandLine;
 
@@ -15,6 +16,8 @@ pub struct MachineConfig {
     pub memory_mib: u64,
     /// Number of vCPUs.
     pub vcpus: u32,
+    /// What they show of themselves.
+    pub cpu: CpuProfile,
 }
 
 /// What a machine boots.

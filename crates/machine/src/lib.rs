@@ -27,3 +27,4 @@ pub use error::Error;
 pub use machine::{Machine, MachineHandle};
 pub use memory_image::flatten;
 pub use run::Outcome;
+pub use snapshot::profile_in;

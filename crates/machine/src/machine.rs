@@ -54,11 +54,11 @@ impl Machine {
     /// # Errors
     /// [`Error`]; nothing is left behind.
     pub fn boot(config: &MachineConfig, boot: &BootImage, backends: Backends) -> Result<Self, Error> {
+        let cpuid = config.cpuid(&*backends.hypervisor)?;
         let parts = Parts::new(config, backends)?;
         let entry = load(&parts.memory, config, boot)?;
         parts.generation.begin()?;
-        let cpuid = &parts.hypervisor.capabilities().cpuid;
-        let mut vcpus = parts.create_vcpus(cpuid)?;
+        let mut vcpus = parts.create_vcpus(&cpuid)?;
         if let Some(first) = vcpus.first_mut() {
             enter_kernel(&mut **first, &entry)?;
         }

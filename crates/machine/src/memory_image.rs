@@ -149,19 +149,19 @@ pub(crate) fn write(
 
 /// Removes the links that no extent needs, and numbers the others without gaps.
 fn keep_used(extents: &mut [Extent], writer: &mut SnapshotWriter) -> Result<(), Error> {
-    let mut numbers = [0; MAX_FILES];
     let mut next = 1;
     for number in 1..MAX_FILES {
-        if extents.iter().any(|extent| extent.file as usize == number) {
-            writer.rename_link(&name(number), &name(next))?;
-            numbers[number] = next as u32;
-            next += 1;
-        } else {
+        let mut used = extents
+            .iter_mut()
+            .filter(|extent| extent.file as usize == number)
+            .peekable();
+        if used.peek().is_none() {
             writer.remove_link(&name(number))?;
+            continue;
         }
-    }
-    for extent in extents {
-        extent.file = numbers[extent.file as usize];
+        writer.rename_link(&name(number), &name(next))?;
+        used.for_each(|extent| extent.file = next as u32);
+        next += 1;
     }
     Ok(())
 }

@@ -3,12 +3,13 @@
 //! Restore is construction: the machine is built from its configuration and fresh host resources, every unit is
 //! decoded, and only then RAM is mapped and anything runs.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Seek};
 use std::ops::Range;
 use std::thread;
 
-use hypervisor::x86_64::{CpuState, CpuidLeaf, for_vcpu};
+use hypervisor::x86_64::{CpuProfile, CpuState, CpuidLeaf, UnknownProfile, for_vcpu};
 use hypervisor::{Hypervisor, Vcpu};
 use saved_state::{Identity, Snapshot, SnapshotWriter, Unit, record};
 
@@ -32,22 +33,53 @@ record! {
     }
 }
 
+/// What the profile of a machine's CPUs is called in its identity; a machine without one has the host's.
+const PROFILE: &str = "cpu";
+
 impl MachineConfig {
     /// What a snapshot of such a machine on `hypervisor` is called after: machines that are the same in this can be
     /// restored from each other's snapshots.
     pub fn identity(&self, hypervisor: &dyn Hypervisor) -> Identity {
+        let mut identity = Identity::from(
+            [
+                ("machine", MACHINE.to_owned()),
+                ("memory", format!("{} MiB", self.memory_mib)),
+                ("vcpus", self.vcpus.to_string()),
+            ]
+            .map(|(name, value)| (name.to_owned(), value)),
+        );
+        if self.cpu.is_portable() {
+            identity.insert(PROFILE.to_owned(), self.cpu.name().to_owned());
+            return identity;
+        }
         let tsc = match hypervisor.capabilities().tsc_khz {
             Some(khz) => format!("{khz} kHz"),
             None => "unknown".to_owned(),
         };
-        let entries = [
-            ("machine", MACHINE.to_owned()),
-            ("memory", format!("{} MiB", self.memory_mib)),
-            ("vcpus", self.vcpus.to_string()),
-            ("backend", hypervisor.name().to_owned()),
-            ("time-stamp counter", tsc),
-        ];
-        entries.map(|(name, value)| (name.to_owned(), value)).into()
+        identity.insert("backend".to_owned(), hypervisor.name().to_owned());
+        identity.insert("time-stamp counter".to_owned(), tsc);
+        identity
+    }
+
+    /// What the CPUs of such a machine show on `hypervisor`.
+    ///
+    /// # Errors
+    /// [`Error::Hypervisor`] with all that it lacks for the profile.
+    pub fn cpuid(&self, hypervisor: &dyn Hypervisor) -> Result<Vec<CpuidLeaf>, Error> {
+        Ok(self.cpu.apply(&hypervisor.capabilities().cpuid)?)
+    }
+}
+
+/// The profile of the CPUs in a snapshot.
+///
+/// # Errors
+/// [`Error::Mismatch`] for one that does not exist.
+pub fn profile_in(snapshot: &Snapshot) -> Result<CpuProfile, Error> {
+    match snapshot.manifest().identity.get(PROFILE) {
+        None => Ok(CpuProfile::Host),
+        Some(name) => name
+            .parse()
+            .map_err(|unknown: UnknownProfile| Error::Mismatch(vec![unknown.to_string()])),
     }
 }
 
@@ -70,11 +102,13 @@ impl Machine {
     /// Writes the state of this machine, which is paused, to a snapshot.
     ///
     /// # Errors
-    /// [`Error::Ended`] for a machine that is not paused or has ended, a full disk, a backend that does not tell.
+    /// [`Error::Ended`] for a machine that is not paused or has ended, a full disk, a backend that does not tell, CPU state
+    /// that is not of the machine's profile.
     pub fn capture(&self, writer: &mut SnapshotWriter) -> Result<(), Error> {
+        let profile = self.parts.config.cpu;
         self.with_paused_vcpus(|vcpus| {
             for (index, vcpu) in vcpus.iter_mut().enumerate() {
-                writer.unit(&vcpu_unit(index), &vcpu.state()?.save());
+                writer.unit(&vcpu_unit(index), &profile.carried(vcpu.state()?)?.save());
             }
             self.parts.capture(writer)
         })
@@ -159,8 +193,8 @@ impl Machine {
 impl Parts {
     /// Writes everything but the vCPUs.
     fn capture(&self, writer: &mut SnapshotWriter) -> Result<(), Error> {
-        let cpuid = &self.hypervisor.capabilities().cpuid;
-        writer.unit(CPUID, &CpuidLeaf::save_all(cpuid));
+        let cpuid = self.config.cpuid(&*self.hypervisor)?;
+        writer.unit(CPUID, &CpuidLeaf::save_all(&cpuid));
         let nanoseconds = u64::try_from(self.vm.clock()?.as_nanos()).unwrap_or(u64::MAX);
         writer.unit(CLOCK, &Unit::new(SCHEMA, &SavedClock { nanoseconds }));
         self.devices.save(writer);
@@ -178,26 +212,48 @@ fn compatible(
     snapshot: &Snapshot,
     hypervisor: &dyn Hypervisor,
 ) -> Result<Vec<CpuidLeaf>, Error> {
-    let found = &snapshot.manifest().identity;
-    let mut differences = Vec::new();
-    for (name, wanted) in config.identity(hypervisor) {
-        let found = found.get(&name).map_or("nothing", String::as_str);
-        if found != wanted {
-            differences.push(format!("{name} is {found}, not {wanted}"));
-        }
-    }
     let leaves = snapshot.load(CPUID, CpuidLeaf::load_all)?;
-    // Seen from one vCPU: what a host shows may depend on where it was asked.
-    let here = for_vcpu(&hypervisor.capabilities().cpuid, 0, config.vcpus);
-    let there = for_vcpu(&leaves, 0, config.vcpus);
-    for leaf in there.iter().filter(|leaf| !here.contains(leaf)) {
-        let subleaf = leaf.subleaf.unwrap_or(0);
-        differences.push(format!("CPUID leaf {:#x}.{subleaf} differs", leaf.leaf));
+    let mut differences = identity_differences(&snapshot.manifest().identity, &config.identity(hypervisor));
+    match config.cpuid(hypervisor) {
+        Ok(offered) => differences.extend(cpuid_differences(&leaves, &offered, config.vcpus)),
+        Err(Error::Hypervisor(lacking @ hypervisor::Error::Profile { .. })) => {
+            differences.push(lacking.to_string());
+        }
+        Err(error) => return Err(error),
     }
     match differences.is_empty() {
         true => Ok(leaves),
         false => Err(Error::Mismatch(differences)),
     }
+}
+
+/// What a snapshot's identity and the one that is wanted do not have in common.
+fn identity_differences(found: &Identity, wanted: &Identity) -> Vec<String> {
+    let names: BTreeSet<&String> = found.keys().chain(wanted.keys()).collect();
+    let value =
+        |identity: &Identity, name: &String| identity.get(name).cloned().unwrap_or("nothing".to_owned());
+    names
+        .into_iter()
+        .map(|name| (name, value(found, name), value(wanted, name)))
+        .filter(|(_, found, wanted)| found != wanted)
+        .map(|(name, found, wanted)| format!("{name} is {found}, not {wanted}"))
+        .collect()
+}
+
+/// The leaves of a snapshot that would be other ones here. Seen from one vCPU: what a host shows may depend on where it was
+/// asked.
+fn cpuid_differences(found: &[CpuidLeaf], offered: &[CpuidLeaf], vcpus: u32) -> Vec<String> {
+    let [there, here] = [found, offered].map(|leaves| for_vcpu(leaves, 0, vcpus));
+    let differing = there.iter().filter(|leaf| !here.contains(leaf));
+    differing
+        .map(|leaf| {
+            format!(
+                "CPUID leaf {:#x}.{} differs",
+                leaf.leaf,
+                leaf.subleaf.unwrap_or(0)
+            )
+        })
+        .collect()
 }
 
 /// That the snapshot has a unit for everything, and nothing else.
@@ -226,3 +282,51 @@ fn check_units(parts: &Parts, snapshot: &Snapshot) -> Result<(), Error> {
 
 /// What units are called that a machine's owner adds.
 const CALLER_UNITS: &str = "session-";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(entries: &[(&str, &str)]) -> Identity {
+        let owned = entries
+            .iter()
+            .map(|&(name, value)| (name.to_owned(), value.to_owned()));
+        owned.collect()
+    }
+
+    #[test]
+    fn identity_differences_names_what_either_side_has_alone_or_otherwise() {
+        let found = identity(&[("backend", "kvm"), ("machine", "x86-64 2"), ("vcpus", "1")]);
+        let wanted = identity(&[("cpu", "x86-64-v3"), ("machine", "x86-64 2"), ("vcpus", "2")]);
+
+        let differences = identity_differences(&found, &wanted);
+
+        let expected = [
+            "backend is kvm, not nothing",
+            "cpu is nothing, not x86-64-v3",
+            "vcpus is 1, not 2",
+        ];
+        assert_eq!(differences, expected);
+    }
+
+    #[test]
+    fn cpuid_differences_names_every_leaf_that_would_be_another() {
+        let leaf = |leaf, subleaf, eax| CpuidLeaf {
+            leaf,
+            subleaf,
+            eax,
+            ebx: 0,
+            ecx: 0,
+            edx: 0,
+        };
+        let found = [leaf(6, None, 4), leaf(7, Some(0), 0), leaf(0x8000_0007, None, 1)];
+        let offered = [leaf(6, None, 4), leaf(7, Some(0), 1)];
+
+        let differences = cpuid_differences(&found, &offered, 1);
+
+        assert_eq!(
+            differences,
+            ["CPUID leaf 0x7.0 differs", "CPUID leaf 0x80000007.0 differs"]
+        );
+    }
+}

@@ -86,7 +86,11 @@ fn follow(file: &File, force: bool, told: &Receiver<u64>) -> io::Result<Digested
     Ok(digested)
 }
 
-pub(crate) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn digest(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

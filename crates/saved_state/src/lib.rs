@@ -21,12 +21,14 @@ mod folder;
 mod manifest;
 mod record;
 mod value;
+mod writer;
 
 pub use error::{Error, require};
-pub use folder::{GrowingFile, Snapshot, SnapshotWriter};
+pub use folder::Snapshot;
 pub use manifest::{FileEntry, Identity, Manifest, UnitEntry};
 pub use record::{FieldsReader, FieldsWriter};
 pub use value::{Decoder, Saved};
+pub use writer::{GrowingFile, SnapshotWriter};
 
 /// One unit's state: what a device or a CPU is, apart from what it is plugged into.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ mod tests;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use decode::{decode, ends_block, lets_interrupts_in};
+use decode::{ends_block, lets_interrupts_in};
 use iced_x86::{Code, Instruction, Mnemonic};
 
 use crate::cpu::{Cpu, Mode, SegReg};
@@ -462,7 +462,7 @@ impl Exec<'_> {
                 self.fetch(gpa + fetched as u64, &mut bytes[fetched..next]);
                 fetched = next;
             }
-            let mut instruction = decode(&bytes[at..fetched], self.cpu.mode.bits, ip);
+            let mut instruction = self.cpu.decode(&bytes[at..fetched], self.cpu.mode.bits, ip);
             if instruction.code() == Code::INVALID && in_page - at < MAX_LEN {
                 if at > 0 || is_cut {
                     // What reaches into the next page is a block of its own, so that its fault comes in time.
@@ -473,7 +473,7 @@ impl Exec<'_> {
                 self.watch(next_gpa);
                 self.fetch(next_gpa, &mut bytes[in_page..in_page + MAX_LEN]);
                 pages[1] = Some(next_gpa & !PAGE_OFFSET);
-                instruction = decode(&bytes[..MAX_LEN], self.cpu.mode.bits, ip);
+                instruction = self.cpu.decode(&bytes[..MAX_LEN], self.cpu.mode.bits, ip);
             }
             let end = at + instruction.len().max(1);
             if !self.segment_has(start, end as u64) {
@@ -505,7 +505,7 @@ impl Exec<'_> {
         let mut bytes = [0; MAX_LEN];
         let len = MAX_LEN.min((PAGE_SIZE - (gpa & PAGE_OFFSET)) as usize);
         self.fetch(gpa, &mut bytes[..len]);
-        self.op(decode(&bytes[..len], mode.bits, ip))
+        self.op(self.cpu.decode(&bytes[..len], mode.bits, ip))
     }
 
     fn op(&self, instruction: Instruction) -> Op {

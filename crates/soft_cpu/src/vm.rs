@@ -209,19 +209,13 @@ impl Vm for SoftVm {
         Err(Error::Unsupported("doorbells"))
     }
 
-    /// It follows from the time-stamp counters.
     fn clock(&self) -> Result<Duration, Error> {
-        let ticks = self
-            .shared
-            .interconnect
-            .all()
-            .first()
-            .map(|apic| apic.tsc().now());
-        // A tick is a nanosecond.
-        Ok(Duration::from_nanos(ticks.unwrap_or(0)))
+        Ok(Duration::from_nanos(self.shared.epoch.clock()))
     }
 
-    fn set_clock(&self, _clock: Duration) -> Result<(), Error> {
+    fn set_clock(&self, clock: Duration) -> Result<(), Error> {
+        let nanoseconds = u64::try_from(clock.as_nanos()).unwrap_or(u64::MAX);
+        self.shared.epoch.set_clock(nanoseconds);
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use hypervisor::Hypervisor;
 use hypervisor::conformance::{Bench, assert_passes};
+use hypervisor::x86_64::CpuProfile;
 
 fn run(name: &str) {
     static HYPERVISOR: LazyLock<Arc<dyn Hypervisor>> = LazyLock::new(|| {
@@ -36,4 +37,16 @@ fn probe_measures_and_opening_remembers() {
 
     assert!(report.usable, "{}", report.sentence);
     assert!(native_cpu::open_usable(cache.path()).is_ok());
+}
+
+#[test]
+fn named_profiles_up_to_v3_are_shown_alike_by_hardware_and_software() {
+    let hardware = native_cpu::open_usable(&std::env::temp_dir()).expect("hardware virtualization");
+    let software = soft_cpu::open();
+
+    for profile in [CpuProfile::X86_64V2, CpuProfile::X86_64V3] {
+        let leaves = [&hardware, &software].map(|backend| profile.apply(&backend.capabilities().cpuid));
+        let [shown, here] = leaves.map(|leaves| leaves.unwrap_or_else(|error| panic!("{error}")));
+        assert_eq!(shown, here, "{profile}");
+    }
 }

@@ -75,7 +75,7 @@ fn cpuid(bench: &Bench<'_>) -> Result<Vec<Access>, Failure> {
     Ok(trace)
 }
 
-/// Every named profile that this host can keep starts a guest; what it cannot keep it refuses by name.
+/// Every profile that this host can show starts a guest.
 fn profiles(bench: &Bench<'_>) -> Result<Vec<Access>, Failure> {
     let offered = &bench.hypervisor.capabilities().cpuid;
     let mut traces = Vec::new();

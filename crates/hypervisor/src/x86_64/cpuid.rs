@@ -29,6 +29,37 @@ pub fn find_leaf(leaves: &[CpuidLeaf], leaf: u32, subleaf: u32) -> Option<&Cpuid
     leaves.iter().find(|entry| entry.answers(leaf, subleaf))
 }
 
+/// Caches as an AMD processor of family 0x19 tells of them (APM vol. 3, E.4): what programs copy by depends on their
+/// sizes. They come after every other leaf but 0x80000021.
+pub fn cache_leaves() -> Vec<CpuidLeaf> {
+    /// Type and level, and that no software has to switch it on.
+    const fn kind(kind: u32, level: u32) -> u32 {
+        kind | level << 5 | 1 << 8
+    }
+    /// Ways of lines of 64 bytes.
+    const fn ways(ways: u32) -> u32 {
+        (ways - 1) << 22 | 63
+    }
+    let leaf = |leaf, subleaf, [eax, ebx, ecx, edx]: [u32; 4]| CpuidLeaf {
+        leaf,
+        subleaf,
+        eax,
+        ebx,
+        ecx,
+        edx,
+    };
+    vec![
+        // 32 KiB of data and of code, eight ways; 512 KiB, eight ways; 32 MiB, sixteen ways.
+        leaf(0x8000_0005, None, [0, 0, 0x2008_0140, 0x2008_0140]),
+        leaf(0x8000_0006, None, [0, 0, 0x0200_6140, 0x0100_8140]),
+        leaf(0x8000_001d, Some(0), [kind(1, 1), ways(8), 63, 0]),
+        leaf(0x8000_001d, Some(1), [kind(2, 1), ways(8), 63, 0]),
+        leaf(0x8000_001d, Some(2), [kind(3, 2), ways(8), 1023, 0]),
+        leaf(0x8000_001d, Some(3), [kind(3, 3), ways(16), 32767, 0]),
+        leaf(0x8000_001e, None, [0; 4]),
+    ]
+}
+
 /// Topology level types of leaf 0xb (Intel SDM vol. 2, CPUID).
 const LEVEL_SMT: u32 = 1;
 const LEVEL_CORE: u32 = 2;

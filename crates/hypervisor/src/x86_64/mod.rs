@@ -11,8 +11,8 @@ mod state;
 mod table;
 mod xsave;
 
-pub use cpu_profile::CpuProfile;
-pub use cpuid::{CpuidLeaf, find_leaf, for_vcpu};
+pub use cpu_profile::{CpuProfile, UnknownProfile};
+pub use cpuid::{CpuidLeaf, cache_leaves, find_leaf, for_vcpu};
 pub use events::{Activity, PendingEvents, PendingException, PendingInterrupt};
 pub use lapic::LocalApic;
 pub use msr::Msrs;

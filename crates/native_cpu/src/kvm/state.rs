@@ -34,7 +34,7 @@ impl StateLayout {
         let msrs = msr::STATE_MSRS
             .iter()
             .copied()
-            .filter(|index| offered.contains(index))
+            .filter(|index| offered.contains(index) || is_mtrr(*index))
             .collect();
         Self {
             msrs,
@@ -52,6 +52,11 @@ impl StateLayout {
             false => value,
         }
     }
+}
+
+/// Whether this is a memory-type range register, which KVM has even where it does not list it.
+fn is_mtrr(index: u32) -> bool {
+    matches!(index, 0x200..=0x20f | 0x250..=0x26f | msr::MTRR_DEF_TYPE)
 }
 
 /// Whether CPUID names AMD as the vendor (leaf 0: EBX, EDX, ECX).

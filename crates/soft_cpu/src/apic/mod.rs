@@ -170,10 +170,12 @@ impl Apic {
         page
     }
 
-    /// Sets the register page; the timer starts anew from the count it had left.
+    /// Sets the register page; the timer starts anew from the count it had left. What kind of APIC this is stays.
     pub(crate) fn set_registers(&self, page: &LocalApic) {
         let mut state = self.state();
+        let version = state.registers.get(LocalApic::VERSION);
         state.registers.page = page.clone();
+        state.registers.set(LocalApic::VERSION, version);
         state.tsc_deadline = 0;
         self.start_counting(&mut state, page.registers[LocalApic::TIMER_CURRENT]);
         drop(state);

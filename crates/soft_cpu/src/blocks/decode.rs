@@ -1,21 +1,38 @@
 //! One instruction out of bytes, and what its kind means for the block it is in.
 
 use iced_x86::{
-    Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic as M, OpKind, Register, RflagsBits,
+    Code, CpuidFeature, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic as M, OpKind, Register,
+    RflagsBits,
 };
 
+use crate::cpu::Cpu;
 use crate::{integer, system};
 
 /// Near branches obey an operand-size prefix in 64-bit code, as AMD's processors have it; hints that no guest is
 /// shown (CET, MPX, cache management) are the no-operations that older processors take them for.
 const DECODER: u32 = DecoderOptions::AMD | DecoderOptions::FORCE_RESERVED_NOP;
 
-pub(super) fn decode(bytes: &[u8], bits: u8, ip: u64) -> Instruction {
-    let instruction = Decoder::with_ip(bits.into(), bytes, ip, DECODER).decode();
-    if instruction.code() == Code::Pause && bits == 64 {
-        return exchange_in_pause(bytes, instruction);
+impl Cpu {
+    /// How this CPU takes code: `TZCNT` and `LZCNT` are `BSF` and `BSR` where they do not exist, whose prefix says nothing
+    /// (Intel SDM vol. 2, TZCNT, LZCNT).
+    pub(crate) fn decoder(&self) -> u32 {
+        let without = |feature, option| if self.features.has(feature) { 0 } else { option };
+        DECODER
+            | without(CpuidFeature::BMI1, DecoderOptions::NO_MPFX_0FBC)
+            | without(CpuidFeature::LZCNT, DecoderOptions::NO_MPFX_0FBD)
     }
-    instruction
+
+    pub(super) fn decode(&self, bytes: &[u8], bits: u8, ip: u64) -> Instruction {
+        let mut instruction = Decoder::with_ip(bits.into(), bytes, ip, self.decoder()).decode();
+        if instruction.code() == Code::Pause && bits == 64 {
+            return exchange_in_pause(bytes, instruction);
+        }
+        if matches!(instruction.mnemonic(), M::Bsf | M::Bsr) {
+            // The host, on which it may run as itself, would take it for the other one.
+            instruction.set_has_rep_prefix(false);
+        }
+        instruction
+    }
 }
 
 /// REX.B makes an exchange with R8 out of `PAUSE`, as out of any other `NOP` of one byte (Intel SDM vol. 2, XCHG);

@@ -1,8 +1,8 @@
-//! Code where segments end, and code that page tables lie in.
+//! Code where segments end, code that page tables lie in, and code for newer processors.
 
 use hypervisor::x86_64::Segment;
 
-use crate::cpu::{Cpu, SegReg, TlbSet};
+use crate::cpu::{Cpu, Features, SegReg, TlbSet, flags};
 use crate::exception::Exception;
 use crate::testing::integer::{CODE, DATA, Machine, START};
 
@@ -130,4 +130,26 @@ fn instruction_whose_second_page_is_mapped_by_its_own_bytes_is_watched_and_true(
     // and eax, imm32
     assert_eq!(once, second >> 8);
     assert_eq!(machine.cpu.gpr[Cpu::RAX], second >> 8 | 0x8000_0000);
+}
+
+#[test]
+fn count_of_zeros_on_a_processor_without_it_is_a_scan() {
+    let mut machine = Machine::new(64);
+    machine.cpu.features = Features::of(&[]);
+    let counts: [&[u8]; 2] = [
+        // tzcnt rax, rcx; lzcnt rdx, rcx
+        &[0xf3, 0x48, 0x0f, 0xbc, 0xc1],
+        &[0xf3, 0x48, 0x0f, 0xbd, 0xd1],
+    ];
+    for code in counts {
+        machine.set_gprs(&[(Cpu::RAX, 7), (Cpu::RDX, 7), (Cpu::RCX, 0)]);
+        assert_eq!(machine.run(code), Ok(()));
+        assert_eq!((machine.cpu.gpr[Cpu::RAX], machine.cpu.gpr[Cpu::RDX]), (7, 7));
+        assert_ne!(machine.status() & flags::ZF, 0);
+
+        machine.set_gprs(&[(Cpu::RCX, 0x100)]);
+        assert_eq!(machine.run(code), Ok(()));
+    }
+    assert_eq!((machine.cpu.gpr[Cpu::RAX], machine.cpu.gpr[Cpu::RDX]), (7, 8));
+    assert_eq!(machine.passed(), 5);
 }

@@ -101,7 +101,8 @@ impl Features {
             F::XSAVEC => (self.xsave_eax, 1),
             F::XSAVES => (self.xsave_eax, 3),
             F::LZCNT => (self.extended_ecx, 5),
-            F::PREFETCHW => (self.extended_ecx, 8),
+            // Long mode has it, too (AMD APM vol. 3, PREFETCHW).
+            F::PREFETCHW => (self.extended_ecx >> 8 | self.extended_edx >> 29, 0),
             F::SYSCALL => (self.extended_edx, 11),
             F::RDTSCP => (self.extended_edx, 27),
             _ => return false,

@@ -17,6 +17,8 @@ pub(crate) struct TscEpoch {
     start: Instant,
     /// What was last set from outside, as an offset.
     offset: AtomicU64,
+    /// What the paravirtual clock showed then.
+    clock: AtomicU64,
 }
 
 impl TscEpoch {
@@ -25,7 +27,23 @@ impl TscEpoch {
         Arc::new(Self {
             start: Instant::now(),
             offset: AtomicU64::new(0),
+            clock: AtomicU64::new(0),
         })
+    }
+
+    fn elapsed(&self) -> u64 {
+        self.start.elapsed().as_nanos() as u64
+    }
+
+    /// The paravirtual clock, in nanoseconds: the same for all vCPUs, whatever their counters are set to.
+    pub(crate) fn clock(&self) -> u64 {
+        self.clock.load(Ordering::Relaxed).wrapping_add(self.elapsed())
+    }
+
+    /// Sets the paravirtual clock.
+    pub(crate) fn set_clock(&self, nanoseconds: u64) {
+        self.clock
+            .store(nanoseconds.wrapping_sub(self.elapsed()), Ordering::Relaxed);
     }
 }
 
@@ -57,7 +75,20 @@ impl TscClock {
     }
 
     fn since_epoch(&self) -> u64 {
-        self.epoch.start.elapsed().as_nanos() as u64
+        self.epoch.elapsed()
+    }
+
+    /// The paravirtual clock at a reading of this counter: that reading, and the clock.
+    pub(crate) fn clock_at(&self) -> (u64, u64) {
+        (
+            self.offset.load(Ordering::Relaxed),
+            self.epoch.clock.load(Ordering::Relaxed),
+        )
+    }
+
+    /// The paravirtual clock now.
+    pub(crate) fn clock(&self) -> u64 {
+        self.epoch.clock()
     }
 
     /// The counter now.
@@ -66,10 +97,9 @@ impl TscClock {
             .wrapping_add(self.offset.load(Ordering::Relaxed))
     }
 
-    /// Sets the counter.
-    pub(crate) fn set(&self, ticks: u64) {
-        self.offset
-            .store(ticks.wrapping_sub(self.since_epoch()), Ordering::Relaxed);
+    /// Moves the counter.
+    pub(crate) fn advance(&self, ticks: u64) {
+        self.offset.fetch_add(ticks, Ordering::Relaxed);
     }
 
     /// When the counter will be, or was, at `ticks`; a moment too far to name is a century away.
@@ -97,5 +127,19 @@ mod tests {
             clocks[0].offset.load(Ordering::Relaxed),
             clocks[1].offset.load(Ordering::Relaxed)
         );
+    }
+
+    #[test]
+    fn clock_goes_on_from_where_it_is_set_whatever_the_counter_shows() {
+        let epoch = TscEpoch::now();
+        let counter = TscClock::new(epoch.clone());
+        counter.restore(1 << 50);
+        epoch.set_clock(7_000_000_000);
+
+        let (counted, shown) = counter.clock_at();
+        let by_the_counter = counter.now().wrapping_sub(counted).wrapping_add(shown);
+
+        assert!((7_000_000_000..8_000_000_000).contains(&by_the_counter));
+        assert!((by_the_counter..8_000_000_000).contains(&counter.clock()));
     }
 }

@@ -6,7 +6,7 @@
 use crate::cpu::TSC_KHZ;
 use crate::memory::PHYSICAL_BITS;
 
-use hypervisor::x86_64::CpuidLeaf;
+use hypervisor::x86_64::{CpuidLeaf, cache_leaves};
 
 /// Width of linear addresses.
 const LINEAR_BITS: u32 = 48;
@@ -85,7 +85,7 @@ pub(crate) fn offered_leaves() -> Vec<CpuidLeaf> {
     let mut leaves = basic();
     leaves.extend(hypervisor());
     leaves.extend(extended());
-    leaves.extend(caches());
+    leaves.extend(cache_leaves());
     leaves
 }
 
@@ -136,28 +136,6 @@ fn extended() -> Vec<CpuidLeaf> {
         leaf(0x8000_0021, [EXTENDED2_EAX, 0, EXTENDED2_ECX, 0]),
     ]);
     leaves
-}
-
-/// Caches as a processor of that family has them: what programs copy by depends on their sizes.
-fn caches() -> Vec<CpuidLeaf> {
-    /// Type and level, and that no software has to switch it on.
-    const fn kind(kind: u32, level: u32) -> u32 {
-        kind | level << 5 | 1 << 8
-    }
-    /// Ways of lines of 64 bytes.
-    const fn ways(ways: u32) -> u32 {
-        (ways - 1) << 22 | 63
-    }
-    vec![
-        // 32 KiB of data and of code, eight ways; 512 KiB, eight ways; 32 MiB, sixteen ways.
-        leaf(0x8000_0005, [0, 0, 0x2008_0140, 0x2008_0140]),
-        leaf(0x8000_0006, [0, 0, 0x0200_6140, 0x0100_8140]),
-        subleaf(0x8000_001d, 0, [kind(1, 1), ways(8), 63, 0]),
-        subleaf(0x8000_001d, 1, [kind(2, 1), ways(8), 63, 0]),
-        subleaf(0x8000_001d, 2, [kind(3, 2), ways(8), 1023, 0]),
-        subleaf(0x8000_001d, 3, [kind(3, 3), ways(16), 32767, 0]),
-        leaf(0x8000_001e, [0; 4]),
-    ]
 }
 
 #[cfg(test)]

@@ -244,8 +244,7 @@ impl Exec<'_> {
 
     /// Software moves the time-stamp counter; the paravirtual clock stays.
     fn move_tsc(&mut self, delta: u64) {
-        let tsc = self.cpu.apic.tsc();
-        tsc.set(tsc.now().wrapping_add(delta));
+        self.cpu.apic.tsc().advance(delta);
         self.cpu.msrs.tsc_adjust = self.cpu.msrs.tsc_adjust.wrapping_add(delta);
         self.write_system_time();
     }

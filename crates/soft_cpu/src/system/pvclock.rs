@@ -1,7 +1,7 @@
 //! KVM's paravirtual clock (Linux, Documentation/virt/kvm/x86/msr.rst).
 //!
-//! The time-stamp counter counts nanoseconds and is the same on all vCPUs, so the clock is the counter without what
-//! software has added to it: a structure is written once, and again only when that changes.
+//! The time-stamp counter counts nanoseconds, so the clock is the counter and a constant: a structure is written once, and
+//! again only when software moves the counter.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -48,7 +48,9 @@ impl Exec<'_> {
             return;
         }
         let mut bytes = [0; STRUCTURE];
-        bytes[8..16].copy_from_slice(&self.cpu.msrs.tsc_adjust.to_le_bytes());
+        let (counter, clock) = self.cpu.apic.tsc().clock_at();
+        bytes[8..16].copy_from_slice(&counter.to_le_bytes());
+        bytes[16..24].copy_from_slice(&clock.to_le_bytes());
         bytes[24..28].copy_from_slice(&MULTIPLIER.to_le_bytes());
         (bytes[28], bytes[29]) = (SHIFT, TSC_STABLE);
         self.publish(place & !ENABLED, &bytes);
@@ -56,7 +58,7 @@ impl Exec<'_> {
 
     /// `pvclock_wall_clock`: when the clock was 0.
     pub(super) fn write_wall_clock(&mut self) {
-        let clock = self.cpu.apic.tsc().now().wrapping_sub(self.cpu.msrs.tsc_adjust);
+        let clock = self.cpu.apic.tsc().clock();
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_nanos() as u64);

@@ -372,7 +372,7 @@ impl Exec<'_> {
         if !self.memory.ram().read(gpa, &mut bytes[..len]) {
             return false;
         }
-        let decoder = iced_x86::Decoder::with_ip(64, &bytes[..len], target, iced_x86::DecoderOptions::NONE);
+        let decoder = iced_x86::Decoder::with_ip(64, &bytes[..len], target, self.cpu.decoder());
         for instruction in decoder.into_iter().take(LOOK_AHEAD) {
             if !eligible::only_computes(&instruction, self.cpu.mode) {
                 return false;

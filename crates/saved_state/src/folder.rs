@@ -309,7 +309,10 @@ mod tests {
         fs::write(&path, [&whole[..], b"more"].concat()).unwrap();
         assert!(Snapshot::open(&place).is_err());
         fs::write(&path, &whole).unwrap();
-        let memory = fs::OpenOptions::new().write(true).open(place.join("memory")).unwrap();
+        let memory = fs::OpenOptions::new()
+            .write(true)
+            .open(place.join("memory"))
+            .unwrap();
         memory.set_len(0x1fff).unwrap();
         assert!(Snapshot::open(&place).is_err());
         memory.set_len(0x2000).unwrap();

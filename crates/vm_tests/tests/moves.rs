@@ -40,7 +40,7 @@ fn moved(
     drop(instance);
     let nobody: Arc<dyn Progress> = Arc::new(());
     let taken_up = Instance::take_up(
-        &host.library.saved_guests(),
+        &guests,
         &name,
         backend.clone(),
         &TakeUpOptions::default(),

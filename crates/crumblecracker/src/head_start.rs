@@ -1,10 +1,11 @@
-//! What one guest from a snapshot leaves for the next: code that the backend made, and which pages were written. Both only
-//! save time.
+//! What one guest from a snapshot leaves for the next: code that the backend made, where it makes some, and which pages were
+//! written. Both only save time.
 
 use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
 
+use hypervisor::KeptCode;
 use machine::Machine;
 use tracing::debug;
 
@@ -26,6 +27,8 @@ const WRITTEN_MAX: u64 = 32 << 20;
 pub(crate) struct HeadStart {
     cache: SnapshotCache,
     key: Key,
+    has_pages: bool,
+    gathers_code: bool,
 }
 
 impl HeadStart {
@@ -33,25 +36,31 @@ impl HeadStart {
         Self {
             cache: cache.clone(),
             key: key.clone(),
+            has_pages: false,
+            gathers_code: false,
         }
     }
 
-    /// Gives a machine that was just restored what is there. Where there was no code of use, what comes back wants to be
-    /// asked to [`HeadStart::keep`] at the machine's end.
-    pub(crate) fn give(self, machine: &Machine) -> Result<Option<Self>> {
-        if let Some(pages) = self.pages()
-            && let Err(error) = machine.bring_in(pages)
-        {
+    /// Gives a machine that was just restored what is there. Where something is missing, what comes back wants to be asked
+    /// to [`HeadStart::keep`] at the machine's end.
+    pub(crate) fn give(mut self, machine: &Machine) -> Result<Option<Self>> {
+        let pages = self.pages();
+        self.has_pages = pages.is_some();
+        if let Some(Err(error)) = pages.map(|pages| machine.bring_in(pages)) {
             debug!(error = one_line(&error), "pages do not come in advance");
         }
-        let taken = machine.take_up_code(self.cache.beside(&self.key, CODE).as_ref())?;
-        Ok((!taken).then_some(self))
+        let code = machine.take_up_code(self.cache.beside(&self.key, CODE).as_ref())?;
+        self.gathers_code = code == KeptCode::Gathering;
+        Ok((self.gathers_code || !self.has_pages).then_some(self))
     }
 
     /// Keeps what the machine, which is at its end, has gathered.
     pub(crate) fn keep(self, machine: &Machine) {
-        if let Some(code) = machine.code_to_keep() {
-            self.cache.keep_beside(&self.key, CODE, &code);
+        let code = self.gathers_code.then(|| machine.code_to_keep()).flatten();
+        if let Some(code) = &code {
+            self.cache.keep_beside(&self.key, CODE, code);
+        }
+        if code.is_some() || !self.has_pages {
             self.cache
                 .keep_beside(&self.key, PAGES, &written(&within_reason(machine.touched())));
         }

@@ -17,6 +17,6 @@ pub mod x86_64;
 pub use error::Error;
 pub use io::{GuestIo, Msi};
 pub use traits::{
-    Capabilities, Doorbell, DoorbellAddress, DoorbellGuard, GuestArch, Hypervisor, Kick, StopReason, Vcpu,
-    Vm, VmConfig,
+    Capabilities, Doorbell, DoorbellAddress, DoorbellGuard, GuestArch, Hypervisor, KeptCode, Kick,
+    StopReason, Vcpu, Vm, VmConfig,
 };

@@ -123,6 +123,17 @@ pub trait Doorbell: Send + Sync {
 /// Keeps a doorbell registered.
 pub trait DoorbellGuard: Send + Sync {}
 
+/// What became of code that was kept from an earlier run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeptCode {
+    /// The backend makes no code that could be kept.
+    NotWanted,
+    /// It is executed.
+    TakenUp,
+    /// It was of no use, and the backend gathers what it makes.
+    Gathering,
+}
+
 /// One virtual CPU. Belongs to one thread at a time.
 pub trait Vcpu: Send {
     /// Runs guest code until something stops it, finishing every exit through `io`.
@@ -139,13 +150,13 @@ pub trait Vcpu: Send {
     fn set_state(&mut self, state: &CpuState) -> Result<(), Error>;
 
     /// Takes up what [`Vcpu::code_to_keep`] gave after an earlier run from the same state, before the first run and after
-    /// [`Vcpu::set_state`]; no vCPU of the VM runs. Says whether it was of use. Where not, nothing has changed, but a
-    /// backend that has use for such code gathers it from now on; for that there need be no bytes at all.
+    /// [`Vcpu::set_state`]; no vCPU of the VM runs. Where it was of no use nothing has changed, but a backend that has use
+    /// for such code gathers it from now on; for that there need be no bytes at all.
     ///
     /// **What is in it is executed on the host**, and cannot be checked: bytes that anybody but this user could have
     /// written must not be offered. They need not be whole, of this build or of this host.
-    fn take_up_code(&mut self, _kept: &mut (dyn Read + Send)) -> bool {
-        false
+    fn take_up_code(&mut self, _kept: &mut (dyn Read + Send)) -> KeptCode {
+        KeptCode::NotWanted
     }
 
     /// Code that a backend has made from the guest's kernel, for a later [`Vcpu::take_up_code`]. `None` where nothing was

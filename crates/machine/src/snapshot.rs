@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::thread;
 
 use hypervisor::x86_64::{CpuProfile, CpuState, CpuidLeaf, UnknownProfile, for_vcpu};
-use hypervisor::{Hypervisor, Vcpu};
+use hypervisor::{Hypervisor, KeptCode, Vcpu};
 use saved_state::{Identity, Snapshot, SnapshotWriter, Unit, record};
 
 use crate::machine::Parts;
@@ -115,20 +115,21 @@ impl Machine {
     }
 
     /// Offers code that [`Machine::code_to_keep`] gave after an earlier run from the same snapshot to a machine that was
-    /// restored and has not run yet. Says whether it was of use; where not, the backend may gather some from now on. See
-    /// [`hypervisor::Vcpu::take_up_code`] for what must never be offered.
+    /// restored and has not run yet. Says what the first CPU did with it; see [`hypervisor::Vcpu::take_up_code`] for what
+    /// must never be offered.
     ///
     /// # Errors
     /// [`Error::Ended`] for a machine that is not paused.
-    pub fn take_up_code(&self, kept: Option<&File>) -> Result<bool, Error> {
+    pub fn take_up_code(&self, kept: Option<&File>) -> Result<KeptCode, Error> {
         self.with_paused_vcpus(|vcpus| {
-            let take = |vcpu: &mut Box<dyn Vcpu>| match kept {
-                Some(mut file) => file.rewind().is_ok() && vcpu.take_up_code(&mut file),
+            let from_start = |mut file: &File| file.rewind().is_ok();
+            let take = |vcpu: &mut Box<dyn Vcpu>| match kept.filter(|file| from_start(file)) {
+                Some(mut file) => vcpu.take_up_code(&mut file),
                 None => vcpu.take_up_code(&mut io::empty()),
             };
             // Every one is offered it, whatever the others say.
-            let refused = vcpus.iter_mut().map(take).filter(|taken| !taken).count();
-            Ok(refused == 0)
+            let done: Vec<_> = vcpus.iter_mut().map(take).collect();
+            Ok(done.first().copied().unwrap_or(KeptCode::NotWanted))
         })
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hypervisor::x86_64::{Activity, CpuState, CpuStateAccess};
-use hypervisor::{Error, GuestIo, Kick, StopReason, Vcpu};
+use hypervisor::{Error, GuestIo, KeptCode, Kick, StopReason, Vcpu};
 
 use crate::attention::{Attention, CODE_CHANGED, EVENT, FORGET_WRITES, KICK, PAUSE, SAMPLE};
 use crate::cpu::{Cpu, SegReg, flags};
@@ -60,12 +60,12 @@ impl Vcpu for SoftVcpu {
         Ok(())
     }
 
-    fn take_up_code(&mut self, kept: &mut (dyn Read + Send)) -> bool {
-        let taken = self.cpu.take_up_code(kept, &self.shared.memory());
-        if !taken {
-            self.cpu.gather_code();
+    fn take_up_code(&mut self, kept: &mut (dyn Read + Send)) -> KeptCode {
+        if self.cpu.take_up_code(kept, &self.shared.memory()) {
+            return KeptCode::TakenUp;
         }
-        taken
+        self.cpu.gather_code();
+        KeptCode::Gathering
     }
 
     fn code_to_keep(&mut self) -> Option<Vec<u8>> {

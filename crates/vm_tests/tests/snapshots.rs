@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crumblecracker::{Instance, InstanceOptions, Library, Share, Timeline};
 use tempfile::TempDir;
+use vm_tests::place::{Place, told};
 use vm_tests::program::{cc, cc_run, cc_run_under, said};
 use vm_tests::{Host, USERLAND, says};
 
@@ -28,7 +29,9 @@ fn without_snapshots() -> (Host, TempDir) {
         symlink(part.path(), linked).unwrap();
     }
     // Whatever snapshots the tests' own cache has.
-    let _ = fs::remove_file(folder.path().join("snapshots"));
+    for folder_of_snapshots in ["snapshots", "guests", "forks"] {
+        let _ = fs::remove_file(folder.path().join(folder_of_snapshots));
+    }
     host.library = Library::open(Some(folder.path())).unwrap();
     (host, folder)
 }
@@ -259,6 +262,59 @@ fn cc_run_without_room_for_a_snapshot_boots_and_says_so_in_one_line() {
         }
         assert!(left.iter().all(|name| name.starts_with("lock-")), "{left:?}");
     }
+}
+
+#[test]
+fn guest_without_room_to_be_put_by_says_so_in_one_line_and_goes_on() {
+    let (_host, folder) = without_snapshots();
+    let place = Place::new();
+    let cc = |words: &[&str]| {
+        let mut command = place.command(words);
+        said(&command.env("CC_CACHE_DIR", folder.path()).output().unwrap())
+    };
+    let start = [
+        "start",
+        "--pull",
+        "never",
+        "--name",
+        "box",
+        "--entrypoint",
+        "",
+        USERLAND,
+    ];
+    assert_eq!(cc(&start).0, Some(0));
+    let small = ["guests", "forks"].map(|name| folder.path().join(name));
+    for folder in &small {
+        fs::create_dir(folder).unwrap();
+        let options = ["-t", "tmpfs", "-o", "mode=755,size=1m", "none"];
+        let status = Command::new("mount").args(options).arg(folder).status();
+        assert!(status.unwrap().success());
+    }
+
+    let refused = [cc(&["snapshot", "create", "one", "box"]), cc(&["fork", "box"])];
+    let went_on = cc(&["exec", "box", "echo", "on"]);
+
+    let names = |folder: &PathBuf| {
+        let listed = fs::read_dir(folder).unwrap().flatten();
+        listed
+            .map(|entry| entry.file_name().into_string().unwrap())
+            .collect::<Vec<_>>()
+    };
+    let left = small.each_ref().map(names).concat();
+    for folder in &small {
+        let status = Command::new("umount").arg(folder).status();
+        assert!(status.unwrap().success());
+    }
+    assert_eq!(went_on, told(0, "on\n"));
+    for (status, stdout, stderr) in refused {
+        assert_eq!((status, stdout.as_str()), (Some(125), ""), "{stderr}");
+        assert!(
+            stderr.lines().count() == 1 && stderr.contains("No space left"),
+            "{stderr}"
+        );
+    }
+    assert!(left.iter().all(|name| name.starts_with("lock-")), "{left:?}");
+    assert_eq!(place.names(), "box\n");
 }
 
 /// Killed at any moment, a run leaves a whole snapshot or none, and the next finds its way.

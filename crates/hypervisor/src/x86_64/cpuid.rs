@@ -18,6 +18,28 @@ pub struct CpuidLeaf {
 }
 
 impl CpuidLeaf {
+    /// A leaf without subleaves: EAX, EBX, ECX and EDX.
+    pub fn of(leaf: u32, [eax, ebx, ecx, edx]: [u32; 4]) -> Self {
+        Self {
+            leaf,
+            subleaf: None,
+            eax,
+            ebx,
+            ecx,
+            edx,
+        }
+    }
+
+    /// The same of a subleaf.
+    pub fn of_subleaf(leaf: u32, subleaf: u32, registers: [u32; 4]) -> Self {
+        Self {
+            subleaf: Some(subleaf),
+            ..Self::of(leaf, registers)
+        }
+    }
+}
+
+impl CpuidLeaf {
     /// Whether this answers `leaf` and `subleaf`.
     pub fn answers(&self, leaf: u32, subleaf: u32) -> bool {
         self.leaf == leaf && self.subleaf.is_none_or(|mine| mine == subleaf)

@@ -61,25 +61,6 @@ fn letters(text: &[u8; 12]) -> [u32; 3] {
     [0, 4, 8].map(|at| u32::from_le_bytes([text[at], text[at + 1], text[at + 2], text[at + 3]]))
 }
 
-fn leaf(leaf: u32, registers: [u32; 4]) -> CpuidLeaf {
-    let [eax, ebx, ecx, edx] = registers;
-    CpuidLeaf {
-        leaf,
-        subleaf: None,
-        eax,
-        ebx,
-        ecx,
-        edx,
-    }
-}
-
-fn subleaf(number: u32, subleaf: u32, registers: [u32; 4]) -> CpuidLeaf {
-    CpuidLeaf {
-        subleaf: Some(subleaf),
-        ..leaf(number, registers)
-    }
-}
-
 /// Everything this CPU can show.
 pub(crate) fn offered_leaves() -> Vec<CpuidLeaf> {
     let mut leaves = basic();
@@ -96,44 +77,44 @@ fn basic() -> Vec<CpuidLeaf> {
     const ARAT: u32 = bits([2]);
     let [first, last, middle] = letters(b"AuthcAMDenti");
     vec![
-        leaf(0, [MAX_BASIC, first, last, middle]),
-        leaf(1, [SIGNATURE, CLFLUSH_LINE, LEAF1_ECX, LEAF1_EDX]),
-        leaf(6, [ARAT, 0, 0, 0]),
-        subleaf(7, 0, [0, LEAF7_EBX, LEAF7_ECX, 0]),
-        subleaf(0xb, 0, [0; 4]),
+        CpuidLeaf::of(0, [MAX_BASIC, first, last, middle]),
+        CpuidLeaf::of(1, [SIGNATURE, CLFLUSH_LINE, LEAF1_ECX, LEAF1_EDX]),
+        CpuidLeaf::of(6, [ARAT, 0, 0, 0]),
+        CpuidLeaf::of_subleaf(7, 0, [0, LEAF7_EBX, LEAF7_ECX, 0]),
+        CpuidLeaf::of_subleaf(0xb, 0, [0; 4]),
         // x87, SSE and AVX state.
-        subleaf(0xd, 0, [7, 832, 832, 0]),
-        subleaf(0xd, 1, [XSAVE_EAX, 832, 0, 0]),
-        subleaf(0xd, 2, [256, 576, 0, 0]),
+        CpuidLeaf::of_subleaf(0xd, 0, [7, 832, 832, 0]),
+        CpuidLeaf::of_subleaf(0xd, 1, [XSAVE_EAX, 832, 0, 0]),
+        CpuidLeaf::of_subleaf(0xd, 2, [256, 576, 0, 0]),
     ]
 }
 
 fn hypervisor() -> Vec<CpuidLeaf> {
     let [first, middle, last] = letters(b"KVMKVMKVM\0\0\0");
     vec![
-        leaf(0x4000_0000, [MAX_HYPERVISOR, first, middle, last]),
-        leaf(0x4000_0001, [KVM_FEATURES, 0, 0, 0]),
-        leaf(0x4000_0010, [TSC_KHZ, APIC_TIMER_KHZ, 0, 0]),
+        CpuidLeaf::of(0x4000_0000, [MAX_HYPERVISOR, first, middle, last]),
+        CpuidLeaf::of(0x4000_0001, [KVM_FEATURES, 0, 0, 0]),
+        CpuidLeaf::of(0x4000_0010, [TSC_KHZ, APIC_TIMER_KHZ, 0, 0]),
     ]
 }
 
 fn extended() -> Vec<CpuidLeaf> {
     let [first, last, middle] = letters(b"AuthcAMDenti");
     let mut leaves = vec![
-        leaf(0x8000_0000, [MAX_EXTENDED, first, last, middle]),
-        leaf(0x8000_0001, [SIGNATURE, 0, EXTENDED_ECX, EXTENDED_EDX]),
+        CpuidLeaf::of(0x8000_0000, [MAX_EXTENDED, first, last, middle]),
+        CpuidLeaf::of(0x8000_0001, [SIGNATURE, 0, EXTENDED_ECX, EXTENDED_EDX]),
     ];
     for (number, part) in (0x8000_0002..).zip(NAME.chunks_exact(16)) {
         let word = |at: usize| u32::from_le_bytes([part[at], part[at + 1], part[at + 2], part[at + 3]]);
-        leaves.push(leaf(number, [0, 4, 8, 12].map(word)));
+        leaves.push(CpuidLeaf::of(number, [0, 4, 8, 12].map(word)));
     }
     leaves.extend([
-        leaf(0x8000_0007, [0, 0, 0, POWER_EDX]),
-        leaf(
+        CpuidLeaf::of(0x8000_0007, [0, 0, 0, POWER_EDX]),
+        CpuidLeaf::of(
             0x8000_0008,
             [PHYSICAL_BITS | LINEAR_BITS << 8, CAPACITY_EBX, 0, 0],
         ),
-        leaf(0x8000_0021, [EXTENDED2_EAX, 0, EXTENDED2_ECX, 0]),
+        CpuidLeaf::of(0x8000_0021, [EXTENDED2_EAX, 0, EXTENDED2_ECX, 0]),
     ]);
     leaves
 }

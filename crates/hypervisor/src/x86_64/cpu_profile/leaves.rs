@@ -23,24 +23,6 @@ const REPEATED_EDX: u32 = 0x0183_f3ff;
 /// State components: number, length, and offset in the standard format (Intel SDM vol. 1, 13.4.4 on).
 const COMPONENTS: [(u32, u32, u32); 4] = [(2, 256, 576), (5, 64, 1088), (6, 512, 1152), (7, 1024, 1664)];
 
-fn leaf(number: u32, [eax, ebx, ecx, edx]: [u32; 4]) -> CpuidLeaf {
-    CpuidLeaf {
-        leaf: number,
-        subleaf: None,
-        eax,
-        ebx,
-        ecx,
-        edx,
-    }
-}
-
-fn subleaf(number: u32, subleaf: u32, registers: [u32; 4]) -> CpuidLeaf {
-    CpuidLeaf {
-        subleaf: Some(subleaf),
-        ..leaf(number, registers)
-    }
-}
-
 /// Letters, four a word.
 fn letters<const N: usize>(text: &[u8]) -> [u32; N] {
     let mut words = [0; N];
@@ -55,21 +37,24 @@ pub(super) fn shown(level: Level) -> Vec<CpuidLeaf> {
     let [first, last, middle] = letters(b"AuthcAMDenti");
     let [kvm_first, kvm_middle, kvm_last] = letters(b"KVMKVMKVM\0\0\0");
     let mut leaves = vec![
-        leaf(0, [MAX_BASIC, first, last, middle]),
-        leaf(1, [SIGNATURE, CLFLUSH_LINE, 0, 0]),
-        leaf(6, [ARAT, 0, 0, 0]),
-        subleaf(7, 0, [0; 4]),
-        subleaf(0xb, 0, [0; 4]),
+        CpuidLeaf::of(0, [MAX_BASIC, first, last, middle]),
+        CpuidLeaf::of(1, [SIGNATURE, CLFLUSH_LINE, 0, 0]),
+        CpuidLeaf::of(6, [ARAT, 0, 0, 0]),
+        CpuidLeaf::of_subleaf(7, 0, [0; 4]),
+        CpuidLeaf::of_subleaf(0xb, 0, [0; 4]),
     ];
     leaves.extend(extended_state(level));
     leaves.extend([
-        leaf(0x4000_0000, [MAX_HYPERVISOR, kvm_first, kvm_middle, kvm_last]),
-        leaf(0x4000_0001, [0; 4]),
-        leaf(0x8000_0000, [MAX_EXTENDED, first, last, middle]),
-        leaf(0x8000_0001, [SIGNATURE, 0, EXTENDED_ECX, 0]),
+        CpuidLeaf::of(0x4000_0000, [MAX_HYPERVISOR, kvm_first, kvm_middle, kvm_last]),
+        CpuidLeaf::of(0x4000_0001, [0; 4]),
+        CpuidLeaf::of(0x8000_0000, [MAX_EXTENDED, first, last, middle]),
+        CpuidLeaf::of(0x8000_0001, [SIGNATURE, 0, EXTENDED_ECX, 0]),
     ]);
     leaves.extend(brand(level));
-    leaves.push(leaf(0x8000_0008, [PHYSICAL_BITS | LINEAR_BITS << 8, 0, 0, 0]));
+    leaves.push(CpuidLeaf::of(
+        0x8000_0008,
+        [PHYSICAL_BITS | LINEAR_BITS << 8, 0, 0, 0],
+    ));
     leaves.extend(cache_leaves());
     features::add(level, &mut leaves);
     let repeated = find_leaf(&leaves, 1, 0).map_or(0, |leaf| leaf.edx) & REPEATED_EDX;
@@ -88,9 +73,9 @@ fn brand(level: Level) -> [CpuidLeaf; 3] {
     };
     let [a, b, c, d, e, f] = letters(text);
     [
-        leaf(0x8000_0002, [a, b, c, d]),
-        leaf(0x8000_0003, [e, f, 0, 0]),
-        leaf(0x8000_0004, [0; 4]),
+        CpuidLeaf::of(0x8000_0002, [a, b, c, d]),
+        CpuidLeaf::of(0x8000_0003, [e, f, 0, 0]),
+        CpuidLeaf::of(0x8000_0004, [0; 4]),
     ]
 }
 
@@ -99,15 +84,15 @@ fn extended_state(level: Level) -> Vec<CpuidLeaf> {
     let xcr0 = level.xcr0();
     let components = COMPONENTS.iter().filter(|(number, ..)| xcr0 >> number & 1 != 0);
     let places: Vec<CpuidLeaf> = components
-        .map(|&(number, len, offset)| subleaf(0xd, number, [len, offset, 0, 0]))
+        .map(|&(number, len, offset)| CpuidLeaf::of_subleaf(0xd, number, [len, offset, 0, 0]))
         .collect();
     // The area ends with the last component.
     let Some(size) = places.last().map(|last| last.ebx + last.eax) else {
         return Vec::new();
     };
     let mut leaves = vec![
-        subleaf(0xd, 0, [xcr0 as u32, size, size, 0]),
-        subleaf(0xd, 1, [0, size, 0, 0]),
+        CpuidLeaf::of_subleaf(0xd, 0, [xcr0 as u32, size, size, 0]),
+        CpuidLeaf::of_subleaf(0xd, 1, [0, size, 0, 0]),
     ];
     leaves.extend(places);
     leaves

@@ -11,7 +11,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
-use super::{IMAGE, Starts};
+use super::{IMAGE, Starts, milliseconds_to_end};
 use crate::bench::{Row, row};
 
 /// How many forks run at once in the end.
@@ -95,13 +95,7 @@ impl<'a> Place<'a> {
     fn milliseconds(&self, words: &[&str]) -> Result<f64> {
         let mut command = self.command(words);
         command.stdout(Stdio::null());
-        let begin = Instant::now();
-        let status = command
-            .status()
-            .with_context(|| format!("{command:?} could not be started"))?;
-        let took = begin.elapsed().as_secs_f64() * 1e3;
-        ensure!(status.success(), "{command:?} ended with {status}");
-        Ok(took)
+        milliseconds_to_end(&mut command)
     }
 
     /// Captures, and writes of the same pages to a file in the same folder that is forced to the disk, turn by turn.

@@ -102,14 +102,7 @@ impl Starts {
 
     /// From the start of a `cc run` to its end, which must be a good one.
     fn milliseconds(&self, options: &[&str]) -> Result<f64> {
-        let mut command = self.command(options, &["true"]);
-        let begin = Instant::now();
-        let status = command
-            .status()
-            .with_context(|| format!("{command:?} could not be started"))?;
-        let took = begin.elapsed().as_secs_f64() * 1e3;
-        ensure!(status.success(), "{command:?} ended with {status}");
-        Ok(took)
+        milliseconds_to_end(&mut self.command(options, &["true"]))
     }
 
     /// From the start of a `cc run` to its command's first output.
@@ -118,4 +111,15 @@ impl Starts {
         let line = monitor.wait_for(WORD, SILENCE)?;
         Ok(monitor.seconds_until(&line) * 1e3)
     }
+}
+
+/// How long a command takes, which must end well.
+fn milliseconds_to_end(command: &mut Command) -> Result<f64> {
+    let begin = Instant::now();
+    let status = command
+        .status()
+        .with_context(|| format!("{command:?} could not be started"))?;
+    let took = begin.elapsed().as_secs_f64() * 1e3;
+    ensure!(status.success(), "{command:?} ended with {status}");
+    Ok(took)
 }

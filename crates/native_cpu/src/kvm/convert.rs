@@ -130,10 +130,20 @@ pub(super) fn system_to(system: &SystemRegisters) -> kvm_sregs {
     }
 }
 
+/// A mode of the local APIC's timer (Intel SDM vol. 3, 11.5.4).
+const ONE_SHOT: u32 = 0;
+
 pub(super) fn lapic_from(page: &kvm_lapic_state) -> LocalApic {
     let mut registers = [0; 64];
     for (register, slot) in registers.iter_mut().zip(page.regs.as_chunks::<16>().0) {
         *register = u32::from_le_bytes([slot[0], slot[1], slot[2], slot[3]].map(|byte| byte as u8));
+    }
+    // An interrupt of a timer that counted down and is not requested yet is in no register. KVM has it come at once where
+    // it sets such a count; for others there must be something left to count, though it be one that was taken already.
+    let mode = registers[LocalApic::LVT_TIMER] >> 17 & 3;
+    if mode == ONE_SHOT && registers[LocalApic::TIMER_INITIAL] != 0 {
+        let current = &mut registers[LocalApic::TIMER_CURRENT];
+        *current = (*current).max(1);
     }
     LocalApic { registers }
 }
@@ -222,6 +232,21 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(segment_from(&segment_to(&unusable)), unusable);
+    }
+
+    #[test]
+    fn lapic_from_kvm_has_something_left_of_a_timer_that_was_set() {
+        let mut lapic = LocalApic::reset(0);
+        lapic.registers[LocalApic::TIMER_INITIAL] = 1000;
+        let read = |lapic: &LocalApic| lapic_from(&lapic_to(lapic)).registers[LocalApic::TIMER_CURRENT];
+
+        assert_eq!(read(&lapic), 1);
+        lapic.registers[LocalApic::TIMER_CURRENT] = 500;
+        assert_eq!(read(&lapic), 500);
+        lapic.registers[LocalApic::TIMER_CURRENT] = 0;
+        lapic.registers[LocalApic::LVT_TIMER] |= 1 << 17;
+        assert_eq!(read(&lapic), 0);
+        assert_eq!(read(&LocalApic::reset(0)), 0);
     }
 
     #[test]

@@ -166,7 +166,10 @@ impl Apic {
         let state = self.state();
         let mut page = state.registers.page.clone();
         page.registers[LocalApic::PPR] = state.registers.processor_priority();
-        page.registers[LocalApic::TIMER_CURRENT] = self.current_count(&state);
+        let count = self.current_count(&state);
+        // A count that is over and whose interrupt is not requested yet must not be lost: zero would be a timer at rest.
+        let counts = state.deadline.is_some() && state.tsc_deadline == 0;
+        page.registers[LocalApic::TIMER_CURRENT] = if counts { count.max(1) } else { count };
         page
     }
 
@@ -180,5 +183,24 @@ impl Apic {
         self.start_counting(&mut state, page.registers[LocalApic::TIMER_CURRENT]);
         drop(state);
         self.attention.post(EVENT);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::TscEpoch;
+
+    #[test]
+    fn count_that_is_over_and_not_requested_yet_is_saved_as_one() {
+        let tsc = Arc::new(TscClock::new(TscEpoch::now()));
+        let apic = Apic::new(0, tsc, Arc::default(), Weak::new());
+        let saved = || apic.registers().registers[LocalApic::TIMER_CURRENT];
+        assert_eq!(saved(), 0);
+
+        // Nobody has looked at it since.
+        apic.state().deadline = Some(Instant::now());
+
+        assert_eq!(saved(), 1);
     }
 }

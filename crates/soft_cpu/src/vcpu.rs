@@ -50,7 +50,14 @@ impl Vcpu for SoftVcpu {
     }
 
     fn state(&mut self) -> Result<CpuState, Error> {
-        self.read_all()
+        // The timer has a thread of its own. Should it fire between what is read of the APIC's page and of the deadline,
+        // neither would have its interrupt; so it comes once more, as one that was late.
+        let deadline = self.cpu.apic.tsc_deadline();
+        let mut state = self.read_all()?;
+        if state.tsc_deadline == 0 {
+            state.tsc_deadline = deadline;
+        }
+        Ok(state)
     }
 
     fn set_state(&mut self, state: &CpuState) -> Result<(), Error> {

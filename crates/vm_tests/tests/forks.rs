@@ -177,6 +177,7 @@ fn monitor_killed_at_any_moment_leaves_no_half_snapshot() {
         }
         place.start_idle("box");
     }
+    place.cc(&["snapshot", "rm", &name]);
     assert_eq!(place.cc(&["snapshot", "create", &name, "box"]).0, Some(0));
     assert_eq!(place.cc(&["snapshot", "rm", &name]).0, Some(0));
 }

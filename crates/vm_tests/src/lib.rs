@@ -11,7 +11,9 @@ pub mod kernels;
 pub mod place;
 pub mod program;
 
+use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::symlink;
 use std::sync::Arc;
 use std::thread;
 
@@ -20,6 +22,7 @@ use crumblecracker::{
     Command, Hypervisor, Image, Instance, InstanceOptions, Library, Progress, PullOptions, PullPolicy,
     open_backend, session::Process,
 };
+use tempfile::TempDir;
 
 /// The Debian userland most tests run in.
 pub const USERLAND: &str = "deb:bash,coreutils,mount,perl-base,procps,python3-minimal,util-linux";
@@ -27,6 +30,26 @@ pub const USERLAND: &str = "deb:bash,coreutils,mount,perl-base,procps,python3-mi
 /// The one that checks itself: compilers, interpreters, digests.
 pub const TOOLS: &str = "deb:trixie/bash,coreutils,diffutils,gcc,gzip,libc6-dev,libpython3.13-testsuite,mount,openssl,perl,\
                          python3.13,sed,util-linux,xz-utils";
+
+/// The tests' images and kernel with no snapshot yet: a cache of its own for as long as the folder lives.
+///
+/// # Panics
+/// Where the tests' cache is not there.
+pub fn without_snapshots() -> (Host, TempDir) {
+    let mut host = Host::open().expect("the tests' cache and backend");
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let parts = fs::read_dir(host.library.cache_folder()).expect("the tests' cache");
+    for part in parts.flatten() {
+        let linked = folder.path().join(part.file_name());
+        symlink(part.path(), linked).expect("a link can be made");
+    }
+    // Whatever snapshots the tests' own cache has.
+    for folder_of_snapshots in ["snapshots", "guests", "forks"] {
+        let _ = fs::remove_file(folder.path().join(folder_of_snapshots));
+    }
+    host.library = Library::open(Some(folder.path())).expect("the cache is one");
+    (host, folder)
+}
 
 /// What stands ready to make guests of.
 pub struct Host {

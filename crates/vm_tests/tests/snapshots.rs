@@ -1,40 +1,18 @@
 //! Guests that start from a snapshot of one that has booted.
 
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crumblecracker::{Instance, InstanceOptions, Library, Share, Timeline};
-use tempfile::TempDir;
+use crumblecracker::{Instance, InstanceOptions, Share, Timeline};
 use vm_tests::place::{Place, told};
 use vm_tests::program::{cc, cc_run, cc_run_under, said};
-use vm_tests::{Host, USERLAND, says};
+use vm_tests::{Host, USERLAND, says, without_snapshots};
 
 /// What tells that a guest came from a snapshot.
 const RESTORED: &str = "guest runs, restored";
-
-/// What tells that it has code of an earlier one.
-const TAKEN_UP: &str = "kept code taken up";
-
-/// The tests' images and kernel with no snapshot yet: a cache of its own for as long as the folder lives.
-fn without_snapshots() -> (Host, TempDir) {
-    let mut host = Host::open().unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    for part in fs::read_dir(host.library.cache_folder()).unwrap() {
-        let part = part.unwrap();
-        let linked = folder.path().join(part.file_name());
-        symlink(part.path(), linked).unwrap();
-    }
-    // Whatever snapshots the tests' own cache has.
-    for folder_of_snapshots in ["snapshots", "guests", "forks"] {
-        let _ = fs::remove_file(folder.path().join(folder_of_snapshots));
-    }
-    host.library = Library::open(Some(folder.path())).unwrap();
-    (host, folder)
-}
 
 /// Starts a guest; says whether it came from a snapshot.
 fn start(host: &Host, options: &InstanceOptions) -> (Instance, bool) {
@@ -373,40 +351,6 @@ fn cc_run_second_time_is_restored_and_tells_when_what_happened() {
             assert!(lines.contains(moment), "{lines}");
         }
     }
-}
-
-/// The second run gathers code on the software CPU, later ones have it; a file of code that is damaged, or that others may
-/// write, is none, and nobody hears of it.
-#[test]
-fn cc_run_third_time_has_the_code_of_the_second_and_does_the_same() {
-    let (host, folder) = without_snapshots();
-    let line = "seq 1 20000 | sort -R | sort -n | md5sum; test $(id -u) = 0; nproc";
-    let run = |cpus: &str| {
-        let options = ["--timing", "--backend", "soft", "--cpus", cpus];
-        let words = [&options[..], &[USERLAND, "--", "bash", "-c", line]].concat();
-        let output = said(
-            &cc_run(&words)
-                .env("CC_CACHE_DIR", folder.path())
-                .output()
-                .unwrap(),
-        );
-        let sum = "e071f707df7bbeee2a6a1eb48011ddd0";
-        assert_eq!((output.0, output.1), (Some(0), format!("{sum}  -\n{cpus}\n")));
-        let told = output.2;
-        assert!(!told.contains("WARN"), "{told}");
-        told.contains(TAKEN_UP)
-    };
-    for cpus in ["1", "2"] {
-        assert_eq!([(); 4].map(|()| run(cpus)), [false, false, true, true]);
-    }
-    for entry in host.library.snapshot_cache().entries().unwrap() {
-        let code = folder.path().join("snapshots").join(entry.key).join("code");
-        let mut bytes = fs::read(&code).unwrap();
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 4;
-        fs::write(&code, bytes).unwrap();
-    }
-    assert_eq!([(); 2].map(|()| run("2")), [false, true]);
 }
 
 #[test]

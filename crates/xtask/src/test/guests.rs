@@ -12,7 +12,7 @@ use crate::lab::{self, LabCommand, Output};
 use crate::workspace::{self, Executable};
 
 /// Test programs about the CPU in software, which would prove nothing in the lab and take an hour there.
-const SOFTWARE_ONLY: &[&str] = &["tracing", "userland"];
+const SOFTWARE_ONLY: &[&str] = &["kept_code", "tracing", "userland"];
 /// One that compares hardware with the CPU in software, whose own conformance its crate tests.
 const HARDWARE_ONLY: &str = "conformance";
 /// Time for one lab, its boot included.

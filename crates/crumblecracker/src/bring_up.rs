@@ -167,10 +167,7 @@ impl Guest {
         options.timeline.mark("snapshot opened");
         let machine = Machine::restore(config, snapshot, backends)?;
         options.timeline.mark("guest restored");
-        let head_start = head_start.give(&machine)?;
-        if head_start.is_none() {
-            options.timeline.mark("kept code taken up");
-        }
+        let head_start = head_start.give(&machine, &options.timeline)?;
         machine.resume()?;
         options.timeline.mark("guest runs, restored");
         let (console, control) = follow(ends, &machine, options.console.as_ref())?;

@@ -9,9 +9,9 @@ use hypervisor::KeptCode;
 use machine::Machine;
 use tracing::debug;
 
-use crate::Result;
 use crate::error::one_line;
 use crate::snapshot_cache::{Key, SnapshotCache};
+use crate::{Result, Timeline};
 
 /// The file in an entry with code: it is executed by this process.
 const CODE: &str = "code";
@@ -43,13 +43,16 @@ impl HeadStart {
 
     /// Gives a machine that was just restored what is there. Where something is missing, what comes back wants to be asked
     /// to [`HeadStart::keep`] at the machine's end.
-    pub(crate) fn give(mut self, machine: &Machine) -> Result<Option<Self>> {
+    pub(crate) fn give(mut self, machine: &Machine, timeline: &Timeline) -> Result<Option<Self>> {
         let pages = self.pages();
         self.has_pages = pages.is_some();
         if let Some(Err(error)) = pages.map(|pages| machine.bring_in(pages)) {
             debug!(error = one_line(&error), "pages do not come in advance");
         }
         let code = machine.take_up_code(self.cache.beside(&self.key, CODE).as_ref())?;
+        if code == KeptCode::TakenUp {
+            timeline.mark("kept code taken up");
+        }
         self.gathers_code = code == KeptCode::Gathering;
         Ok((self.gathers_code || !self.has_pages).then_some(self))
     }

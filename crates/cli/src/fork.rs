@@ -9,10 +9,9 @@ use anyhow::Result;
 use crumblecracker::Library;
 use crumblecracker::instances::{Claim, ForkOptions, Forkable, Monitor, Running};
 
-use crate::FAILED;
 use crate::args::{Common, Fork};
 use crate::monitor::{self, Said, Starting};
-use crate::print::{self, Stderr};
+use crate::print;
 
 /// Makes forks of a guest and prints the name of each that is up.
 pub(crate) fn fork(common: &Common, arguments: &Fork) -> Result<u8> {
@@ -69,17 +68,8 @@ fn start(library: &Library, forkable: &Forkable, claim: Claim, arguments: &Fork)
 
 /// Prints what became of one; the exit status.
 fn told(name: &str, said: Result<Said>) -> u8 {
-    match said {
-        Ok(Said::Ready) => print::text(&format!("{name}\n")),
-        Ok(Said::Failed(lines)) => {
-            Stderr.say(&lines);
-            FAILED
-        }
-        Err(error) => {
-            Stderr.say(&print::error_text(&error));
-            FAILED
-        }
-    }
+    let said = said.unwrap_or_else(|error| Said::Failed(print::error_text(&error)));
+    said.tell(name)
 }
 
 fn bring_up(library: &Library, name: &str, lock: File) -> Result<Monitor> {

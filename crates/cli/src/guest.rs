@@ -4,7 +4,6 @@ use std::env;
 use std::thread;
 
 use anyhow::{Context, Result};
-use crumblecracker::session::Process;
 use crumblecracker::{Command, InstanceOptions, KernelChoice, Library, PullPolicy, Share, TakeUpOptions};
 use tracing::warn;
 
@@ -97,17 +96,6 @@ pub(crate) fn take_up_options(guest: &Guest) -> Result<TakeUpOptions> {
         new_machine_id: guest.new_machine_id,
         ..TakeUpOptions::default()
     })
-}
-
-/// Of the processes that run in a guest that was taken up the one to stay with: the first, unless `command` is to be
-/// started. All others go on unheard.
-pub(crate) fn process_to_stay_with(processes: Vec<Process>, command: &Command) -> Result<Option<Process>> {
-    let mut processes = processes.into_iter();
-    let first = command.names_nothing().then(|| processes.next()).flatten();
-    for other in processes {
-        other.leave_alone()?;
-    }
-    Ok(first)
 }
 
 fn shares(guest: &Guest) -> Result<Vec<Share>> {

@@ -16,8 +16,9 @@ use crumblecracker::instances::{Claim, Monitor};
 use rustix::process::setsid;
 use rustix::stdio::{dup2_stdin, dup2_stdout};
 
+use crate::FAILED;
+use crate::print::{self, Stderr};
 use crate::signals::{self, Signal};
-use crate::{FAILED, print};
 
 /// What a monitor says when its guest is up.
 const READY: &str = "ready\n";
@@ -30,6 +31,19 @@ pub(crate) enum Said {
     Ready,
     /// Lines for standard error.
     Failed(String),
+}
+
+impl Said {
+    /// Prints the name of a guest that is up, or why it is not; the exit status.
+    pub(crate) fn tell(&self, name: &str) -> u8 {
+        match self {
+            Self::Ready => print::text(&format!("{name}\n")),
+            Self::Failed(lines) => {
+                Stderr.say(lines);
+                FAILED
+            }
+        }
+    }
 }
 
 /// Starts the monitor that is to have `claim`, with these words.

@@ -115,7 +115,7 @@ fn go_on_from(snapshot: &str, common: &Common, arguments: &Run, timeline: &Timel
     timeline.mark("backend opened");
     let take_up = || Instance::take_up(&library.saved_guests(), snapshot, backend, &options, &listener);
     let (instance, processes) = display.step("guest", take_up, |_| "it goes on".to_owned())?;
-    let process = match guest::process_to_stay_with(processes, &command)? {
+    let process = match Process::first_of(processes, command.names_nothing())? {
         Some(process) => process,
         None if command.names_nothing() => anyhow::bail!("no command runs in {snapshot}: name one after it"),
         None => instance.spawn(&command)?,

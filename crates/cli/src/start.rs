@@ -9,13 +9,12 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use crumblecracker::instances::{Monitor, Running};
+use crumblecracker::session::Process;
 use crumblecracker::{Image, Instance, KernelChoice, Progress, PullPolicy, Refresh};
 
 use crate::args::{Common, Start};
-use crate::monitor::{self, Said};
-use crate::print::{self, Stderr};
 use crate::progress::Display;
-use crate::{FAILED, guest};
+use crate::{guest, monitor};
 
 /// Starts a guest that goes on when this program has ended, and prints its name.
 pub(crate) fn start(common: &Common, arguments: &Start) -> Result<u8> {
@@ -40,13 +39,8 @@ pub(crate) fn start(common: &Common, arguments: &Start) -> Result<u8> {
         }
     }
     let start = || monitor::spawn(claim, env::args_os().skip(1))?.wait();
-    match display.step("guest", start, |_| "it is up".to_owned())? {
-        Said::Ready => Ok(print::text(&format!("{name}\n"))),
-        Said::Failed(lines) => {
-            Stderr.say(&lines);
-            Ok(FAILED)
-        }
-    }
+    let said = display.step("guest", start, |_| "it is up".to_owned())?;
+    Ok(said.tell(name))
 }
 
 fn bring_up(common: &Common, arguments: &Start, lock: File) -> Result<Monitor> {
@@ -66,7 +60,7 @@ fn bring_up(common: &Common, arguments: &Start, lock: File) -> Result<Monitor> {
             &options,
             &nobody_watches,
         )?;
-        let running = match guest::process_to_stay_with(processes, &command)? {
+        let running = match Process::first_of(processes, command.names_nothing())? {
             None if !command.names_nothing() => Running::start(instance, &command)?,
             main => Running::with_main(instance, main, command),
         };

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::protocol::{Receiver, Sender};
 use super::{Claim, Instances, Running, read_capped};
+use crate::session::Process;
 use crate::{Command, Error, Instance, Library, Progress, Result, Share, TakeUpOptions, open_backend};
 
 /// The file in a fork's folder that says what it is made of, until it is.
@@ -106,11 +107,7 @@ impl Running {
         let forks = library.forked_guests();
         let (instance, processes) =
             Instance::take_up(&forks, &made.snapshot, backend, &options, &nobody_watches)?;
-        let mut processes = processes.into_iter();
-        let main = made.has_main.then(|| processes.next()).flatten();
-        for other in processes {
-            other.leave_alone()?;
-        }
+        let main = Process::first_of(processes, made.has_main)?;
         Ok(Self::with_main(instance, main, made.usual))
     }
 }

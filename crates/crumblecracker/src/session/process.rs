@@ -266,6 +266,17 @@ impl Process {
         self.terminal
     }
 
+    /// The first of these, where it is wanted; all others go on with nobody listening.
+    ///
+    /// # Errors
+    /// As [`Process::leave_alone`].
+    pub fn first_of(processes: Vec<Self>, is_wanted: bool) -> Result<Option<Self>> {
+        let mut processes = processes.into_iter();
+        let first = is_wanted.then(|| processes.next()).flatten();
+        processes.try_for_each(Self::leave_alone)?;
+        Ok(first)
+    }
+
     /// Lets it go on with nobody listening: what it writes is read and thrown away. Its standard input stays open.
     ///
     /// # Errors

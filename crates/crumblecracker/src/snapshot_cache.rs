@@ -9,7 +9,6 @@ mod filling;
 
 use std::fs::{self, File, FileTimes};
 use std::io::Write;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -228,9 +227,11 @@ impl SnapshotCache {
                 Err(error) => return Err(Error::file("lock", &path)(error.into())),
             }
             // Somebody who had the lock may have removed its file meanwhile.
-            let inode = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-            let there = path.symlink_metadata().map(inode).ok();
-            if there == file.metadata().map(inode).ok() {
+            let ours = file.metadata().map_err(Error::file("look at", &path))?;
+            if path
+                .symlink_metadata()
+                .is_ok_and(|there| host_os::is_same_file(&there, &ours))
+            {
                 return Ok(Some(file));
             }
         }

@@ -30,7 +30,9 @@ pub use error::Error;
 pub use event::Event;
 pub use heap::prefer_one_heap;
 pub use own_pages::{bring_in, own_pages};
-pub use permissions::{disk_usage, is_peer_ours, only_we_write, permission_bits, set_permission_bits};
+pub use permissions::{
+    disk_usage, is_peer_ours, is_same_file, only_we_write, permission_bits, set_permission_bits,
+};
 pub use program::program_identity;
 pub use random::random_bytes;
 pub use thread_interrupt::RunningThread;

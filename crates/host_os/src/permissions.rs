@@ -35,6 +35,11 @@ pub fn is_peer_ours(socket: BorrowedFd<'_>) -> io::Result<bool> {
     sys::is_peer_ours(socket)
 }
 
+/// Whether both are of one file, by whichever names it was found.
+pub fn is_same_file(one: &Metadata, other: &Metadata) -> bool {
+    sys::is_same_file(one, other)
+}
+
 /// What a file takes on the disk, in bytes: holes take nothing.
 pub fn disk_usage(metadata: &Metadata) -> u64 {
     sys::disk_usage(metadata)
@@ -64,6 +69,18 @@ mod tests {
         set_permission_bits(&file, 0o664).unwrap();
 
         assert!(!only_we_write(&file.metadata().unwrap()));
+    }
+
+    #[test]
+    fn is_same_file_is_true_of_a_file_and_its_second_handle_alone() {
+        let [one, other] = [(); 2].map(|()| tempfile::tempfile().unwrap());
+        let metadata = |file: &File| file.metadata().unwrap();
+
+        assert!(is_same_file(
+            &metadata(&one),
+            &metadata(&one.try_clone().unwrap())
+        ));
+        assert!(!is_same_file(&metadata(&one), &metadata(&other)));
     }
 
     #[test]

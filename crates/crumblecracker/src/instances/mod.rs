@@ -13,7 +13,7 @@ mod server;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -143,12 +143,11 @@ impl Instances {
     /// [`Error::InstanceName`]; [`Error::InstanceTaken`] where `lock` is not that name's.
     pub fn adopt(&self, name: &str, lock: File) -> Result<Claim> {
         let path = self.path(name)?;
-        let inode = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-        let ours = lock.metadata().map(inode).ok();
-        let there = path.join("lock").symlink_metadata().map(inode).ok();
+        let there = path.join("lock").symlink_metadata();
+        let both = lock.metadata().and_then(|ours| Ok((ours, there?)));
+        let is_its_own = both.is_ok_and(|(ours, there)| host_os::is_same_file(&ours, &there));
         // The lock is of the open file: for who has that, it is free.
-        if ours.is_none() || ours != there || flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err()
-        {
+        if !is_its_own || flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             return Err(Error::InstanceTaken(name.to_owned()));
         }
         Ok(Claim {

@@ -4,6 +4,7 @@
 mod unix;
 #[cfg(unix)]
 pub(crate) use unix::{
-    CodeMemory, Event, ThreadId, boot_id, bring_in, disk_usage, is_ours, is_peer_ours, own_pages,
-    permission_bits, prefer_one_heap, program_identity, random_bytes, set_direct, set_permission_bits,
+    CodeMemory, Event, ThreadId, boot_id, bring_in, disk_usage, is_ours, is_peer_ours, is_same_file,
+    own_pages, permission_bits, prefer_one_heap, program_identity, random_bytes, set_direct,
+    set_permission_bits,
 };

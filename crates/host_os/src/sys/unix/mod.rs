@@ -15,5 +15,5 @@ pub(crate) use heap::prefer_one_heap;
 pub(crate) use linux::{
     Event, boot_id, bring_in, is_peer_ours, own_pages, program_identity, random_bytes, set_direct,
 };
-pub(crate) use permissions::{disk_usage, is_ours, permission_bits, set_permission_bits};
+pub(crate) use permissions::{disk_usage, is_ours, is_same_file, permission_bits, set_permission_bits};
 pub(crate) use thread::ThreadId;

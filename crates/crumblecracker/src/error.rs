@@ -70,6 +70,9 @@ pub enum Error {
     /// The name is taken.
     #[error("a guest was put by as {0} already; remove it first, or choose another name")]
     SavedGuestExists(String),
+    /// Another process writes it.
+    #[error("another process is writing the guest that was put by as {0}")]
+    SavedGuestBusy(String),
     /// The image a guest ran from is not here.
     #[error("the guest ran from the image {name} ({id}), which is not in the cache any more; pull it again")]
     SavedGuestImage {

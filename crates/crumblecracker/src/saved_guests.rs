@@ -66,7 +66,7 @@ impl SavedGuests {
         let snapshot = self.open(name)?;
         let identity = snapshot.manifest().identity.clone();
         let filling = self.folder.rewrite(&checked(name)?, identity)?;
-        let mut filling = filling.ok_or_else(|| Error::SavedGuestExists(name.to_owned()))?;
+        let mut filling = filling.ok_or_else(|| Error::SavedGuestBusy(name.to_owned()))?;
         machine::flatten(&snapshot, &mut filling.writer)?;
         filling.replace()
     }

@@ -1,6 +1,7 @@
 //! Hypervisor, virtual machine, virtual CPU.
 
 use std::io::Read;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ pub struct Capabilities {
     pub doorbells: bool,
     /// Whether [`Vm::take_dirty_pages`] works.
     pub dirty_log: bool,
+    /// Whether [`Vcpu::map_ahead`] works.
+    pub maps_ahead: bool,
 }
 
 /// What a VM is made with.
@@ -163,6 +166,17 @@ pub trait Vcpu: Send {
     /// gathered. No vCPU of the VM runs.
     fn code_to_keep(&mut self) -> Option<Vec<u8>> {
         None
+    }
+
+    /// Enters `pages`, ranges of guest-physical addresses in whole pages, into the tables that the backend walks for the
+    /// guest, which would otherwise be one exit for each page's first use. After [`Vcpu::set_state`]; pages that the host
+    /// has only to read so far may still be one exit at their first store.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where [`Capabilities::maps_ahead`] is false; a range that is no RAM. Some may be entered then:
+    /// that harms nothing.
+    fn map_ahead(&mut self, _pages: &[Range<u64>]) -> Result<(), Error> {
+        Err(Error::Unsupported("way to map pages ahead"))
     }
 
     /// How long this vCPU has been executing or waiting in `HLT`, where the backend counts it.

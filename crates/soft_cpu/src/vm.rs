@@ -54,6 +54,7 @@ fn open_all(tiers: Tiers, observation: Observation) -> Arc<dyn Hypervisor> {
         tsc_khz: Some(TSC_KHZ),
         doorbells: false,
         dirty_log: true,
+        maps_ahead: false,
     };
     Arc::new(SoftCpu {
         capabilities,

@@ -21,6 +21,10 @@ pub(super) const CASES: &[Case] = &[
         run: dirty_log,
     },
     Case {
+        name: "mapped_ahead",
+        run: mapped_ahead,
+    },
+    Case {
         name: "doorbells",
         run: doorbells,
     },
@@ -66,6 +70,23 @@ fn dirty_log(bench: &Bench<'_>) -> Result<Vec<Access>, Failure> {
     } else {
         Err(format!("pages are reported twice: {again:#x?}"))
     }
+}
+
+/// The guest does what it does otherwise, and pages beyond its RAM are refused.
+fn mapped_ahead(bench: &Bench<'_>) -> Result<Vec<Access>, Failure> {
+    let mut guest = Guest::new(bench.hypervisor, Mode::Long, programs::SELF_MODIFYING)?;
+    let all = [0..RAM_LEN / 2, RAM_LEN / 2..RAM_LEN];
+    let beyond = [0..0x1000, RAM_LEN..RAM_LEN + 0x1000];
+    let maps_ahead = bench.hypervisor.capabilities().maps_ahead;
+    for (pages, works) in [(&all, maps_ahead), (&beyond, false)] {
+        let mapped = guest.vcpu.map_ahead(pages);
+        if mapped.is_ok() != works {
+            return Err(format!("mapping {pages:#x?} ahead gave {mapped:?}"));
+        }
+    }
+    let trace = guest.run_to_end()?;
+    expect_trace(&trace, &[out(0x10, 1, 3), out(0x10, 1, 2), out(0x10, 1, 1)])?;
+    Ok(trace)
 }
 
 fn doorbells(bench: &Bench<'_>) -> Result<Vec<Access>, Failure> {

@@ -150,6 +150,7 @@ macro_rules! conformance_tests {
             self_modifying_code
             overlapping_ram_is_refused
             dirty_log
+            mapped_ahead
             doorbells
             state_set_is_seen_by_the_guest
             state_set_then_get_registers

@@ -3,6 +3,7 @@
 mod convert;
 mod cpuid;
 mod kick;
+mod map_ahead;
 mod state;
 mod vcpu;
 mod vm;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use std::{fs, io};
 
 use hypervisor::{Capabilities, Error, GuestArch, Hypervisor, Vm, VmConfig};
+use kvm_bindings::KVM_CAP_PRE_FAULT_MEMORY;
 use kvm_ioctls::Cap;
 
 use self::state::StateLayout;
@@ -67,6 +69,7 @@ impl Kvm {
             tsc_khz: None,
             doorbells: kvm.check_extension(Cap::Ioeventfd),
             dirty_log: true,
+            maps_ahead: kvm.check_extension_raw(KVM_CAP_PRE_FAULT_MEMORY.into()) > 0,
         };
         let list = kvm
             .get_msr_index_list()

@@ -1,5 +1,6 @@
 //! One KVM virtual CPU.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use hypervisor::x86_64::{CpuState, CpuStateAccess};
@@ -9,6 +10,7 @@ use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 
 use super::host;
 use super::kick::Kicker;
+use super::map_ahead::map_ahead;
 use super::state::StateLayout;
 
 /// KVM_EXIT_INTERNAL_ERROR's sub-code for an instruction the emulator does not know (api.rst, 5).
@@ -149,6 +151,10 @@ impl Vcpu for KvmVcpu {
 
     fn set_state(&mut self, state: &CpuState) -> Result<(), Error> {
         self.write_all(state)
+    }
+
+    fn map_ahead(&mut self, pages: &[Range<u64>]) -> Result<(), Error> {
+        map_ahead(&self.fd, pages)
     }
 }
 

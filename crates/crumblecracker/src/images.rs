@@ -115,6 +115,12 @@ impl Library {
         Ok(Image { inner })
     }
 
+    /// The image with that digest, under the name it had.
+    pub(crate) fn image_by_id(&self, name: &str, id: &oci::Digest) -> Result<Option<Image>> {
+        let found = self.store()?.image_by_id(name, id);
+        Ok(found.map(|inner| Image { inner }))
+    }
+
     /// A file can have changed since it was taken in, so it is taken in anew unless that was forbidden; what
     /// the store has of it already is not unpacked again.
     fn archived_image(

@@ -35,3 +35,12 @@ pub use progress::{Event, Progress};
 pub use reference::{DEFAULT_REGISTRY, Reference};
 pub use registry::Puller;
 pub use store::{Collected, Image, Ingest, Layer, Store};
+
+/// Makes a folder and those above it where they are absent. To look first is quicker than to try, as folders are there but
+/// once.
+fn ensure_folder(path: &std::path::Path) -> std::io::Result<()> {
+    match path.is_dir() {
+        true => Ok(()),
+        false => std::fs::create_dir_all(path),
+    }
+}

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::error::{Error, Result};
 use crate::digest::Digest;
+use crate::ensure_folder;
 
 /// The cache folder of Debian's archive.
 #[derive(Clone, Debug)]
@@ -28,7 +29,7 @@ impl Cache {
     pub(crate) fn open(root: PathBuf) -> Result<Cache> {
         for folder in ["lists", "sha256", "reduced", "resolved", "kernels", "partial"] {
             let folder = root.join(folder);
-            fs::create_dir_all(&folder).map_err(Error::io("make", &folder))?;
+            ensure_folder(&folder).map_err(Error::io("make", &folder))?;
         }
         Ok(Cache { root })
     }

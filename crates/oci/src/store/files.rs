@@ -21,6 +21,7 @@ use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 
 use crate::digest::Digest;
+use crate::ensure_folder;
 use crate::error::{Error, Result};
 
 const UNSETTLED: &str = "unsettled";
@@ -41,7 +42,7 @@ impl Files {
     pub(super) fn open(root: &Path) -> Result<Files> {
         for folder in FOLDERS {
             let path = root.join(folder);
-            fs::create_dir_all(&path).map_err(Error::io("make folder", &path))?;
+            ensure_folder(&path).map_err(Error::io("make folder", &path))?;
         }
         Ok(Files {
             root: root.to_owned(),

@@ -16,6 +16,15 @@ use crate::error::{Error, Result};
 use crate::index::{ImageIndex, blob_digests};
 use crate::platform::Platform;
 
+/// The configuration of an image that is there.
+fn stored_config(store: &Store, id: &Digest) -> Option<ImageConfig> {
+    let folder = store.files.image(id);
+    if !store.files.is_present(&folder) {
+        return None;
+    }
+    ImageConfig::parse("stored configuration", &fs::read(folder.join("config")).ok()?).ok()
+}
+
 /// What is stored about an image besides its configuration.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct ImageRecord {
@@ -37,12 +46,25 @@ pub struct Image {
 impl Image {
     /// Reads what a name means; `None` if it is not there completely.
     pub(super) fn read(store: &Store, name: NameRecord) -> Option<Image> {
+        let config = stored_config(store, &name.image)?;
+        Self::with_config(store, name, config)
+    }
+
+    /// Reads the image with that configuration as if it had the name.
+    pub(super) fn read_by_id(store: &Store, name: &str, id: &Digest) -> Option<Image> {
+        let config = stored_config(store, id)?;
+        let name = NameRecord {
+            name: name.to_owned(),
+            platform: config.platform.clone(),
+            image: *id,
+            manifest: None,
+            stored_at: 0,
+        };
+        Self::with_config(store, name, config)
+    }
+
+    fn with_config(store: &Store, name: NameRecord, config: ImageConfig) -> Option<Image> {
         let folder = store.files.image(&name.image);
-        if !store.files.is_present(&folder) {
-            return None;
-        }
-        let config =
-            ImageConfig::parse("stored configuration", &fs::read(folder.join("config")).ok()?).ok()?;
         let record = serde_json::from_slice(&fs::read(folder.join("record")).ok()?).ok()?;
         let present = |diff_id| store.files.is_present(&store.files.layer(diff_id));
         config.diff_ids.iter().all(present).then(|| Image {

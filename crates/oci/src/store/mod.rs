@@ -19,6 +19,7 @@ pub use ingest::{Ingest, Layer};
 pub(crate) use install::{BlobSource, Blueprint, Heard, LayerJob, Stream};
 use names::NameRecord;
 
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::layer::Limits;
 use crate::platform::Platform;
@@ -61,6 +62,12 @@ impl Store {
     pub fn image(&self, name: &str, platform: &Platform) -> Result<Option<Image>> {
         let path = self.files.name(name, &platform.to_string());
         Ok(NameRecord::read(&path)?.and_then(|record| Image::read(self, record)))
+    }
+
+    /// The image whose configuration has this digest, whatever its name means by now; `name` is what it is called then.
+    /// `None` if it is not there completely.
+    pub fn image_by_id(&self, name: &str, id: &Digest) -> Option<Image> {
+        Image::read_by_id(self, name, id)
     }
 
     /// All images by name, sorted.
@@ -140,7 +147,7 @@ impl Store {
             .collect()
     }
 
-    fn is_in_use(&self, id: &crate::digest::Digest) -> Result<bool> {
+    fn is_in_use(&self, id: &Digest) -> Result<bool> {
         Ok(lock::try_exclusive(&self.files.lock(&format!("image-{}", id.hex())))?.is_none())
     }
 }

@@ -110,10 +110,9 @@ fn go_on_from(snapshot: &str, common: &Common, arguments: &Run, timeline: &Timel
     };
     let library = common.library()?;
     let display = Display::new(common.volume());
-    let listener: Arc<dyn Progress> = display.clone();
     let backend = crumblecracker::open_backend(guest.backend.as_deref(), &library)?;
     timeline.mark("backend opened");
-    let take_up = || Instance::take_up(&library.saved_guests(), snapshot, backend, &options, &listener);
+    let take_up = || Instance::take_up(&library.saved_guests(), snapshot, backend, &options);
     let (instance, processes) = display.step("guest", take_up, |_| "it goes on".to_owned())?;
     let process = match Process::first_of(processes, command.names_nothing())? {
         Some(process) => process,

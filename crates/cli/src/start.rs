@@ -49,17 +49,10 @@ fn bring_up(common: &Common, arguments: &Start, lock: File) -> Result<Monitor> {
     let claim = library.instances().adopt(name, lock)?;
     let (image, words) = guest.image_and_command();
     let command = guest::command(guest.entrypoint.clone(), words, around)?;
-    let nobody_watches: Arc<dyn Progress> = Arc::new(());
     if let Some(snapshot) = &guest.from {
         let backend = crumblecracker::open_backend(guest.backend.as_deref(), &library)?;
         let options = guest::take_up_options(guest)?;
-        let (instance, processes) = Instance::take_up(
-            &library.saved_guests(),
-            snapshot,
-            backend,
-            &options,
-            &nobody_watches,
-        )?;
+        let (instance, processes) = Instance::take_up(&library.saved_guests(), snapshot, backend, &options)?;
         let running = match Process::first_of(processes, command.names_nothing())? {
             None if !command.names_nothing() => Running::start(instance, &command)?,
             main => Running::with_main(instance, main, command),
@@ -70,6 +63,7 @@ fn bring_up(common: &Common, arguments: &Start, lock: File) -> Result<Monitor> {
     // All of it has just been brought, where it was seen.
     options.refresh = Refresh::Never;
     let pull = guest.fetch.options(PullPolicy::Never);
+    let nobody_watches: Arc<dyn Progress> = Arc::new(());
     let image = library.image(image, &pull, &nobody_watches)?;
     let backend = crumblecracker::open_backend(guest.backend.as_deref(), &library)?;
     guest::settle_in_background(&library);

@@ -17,8 +17,7 @@ use crate::renewal;
 use crate::saved_guests::SavedGuests;
 use crate::session::{Process, Session};
 use crate::snapshot_cache::{Filling, Lent};
-use crate::{ConsoleSink, Error, Image, Instance, Library, PullOptions, PullPolicy};
-use crate::{Progress, Result, Share, Timeline};
+use crate::{ConsoleSink, Error, Image, Instance, Library, Result, Share, Timeline};
 
 /// The unit of the instance itself, of its session, and what the units of file systems begin with.
 const INSTANCE: &str = "session-instance";
@@ -136,12 +135,11 @@ impl Instance {
         name: &str,
         hypervisor: Arc<dyn Hypervisor>,
         options: &TakeUpOptions,
-        progress: &Arc<dyn Progress>,
     ) -> Result<(Self, Vec<Process>)> {
         let snapshot = saved.open(name)?;
         let of: SavedInstance = snapshot.load(INSTANCE, |unit| unit.decode(SCHEMA))?;
         let hello = SavedHello::load(&snapshot)?;
-        let image = image_of(saved.library(), &of, progress)?;
+        let image = image_of(saved.library(), &of)?;
         let shares = matched(&of.shares, &options.shares)?;
         let (root, served, _) = instance::serve(&image, &of.hostname, &shares)?;
         let file_systems = served.iter().map(Served::file_system).collect();
@@ -153,10 +151,15 @@ impl Instance {
         let (backends, ends) = bring_up::plug_all(hypervisor, file_systems, &options.timeline);
         options.timeline.mark("snapshot opened");
         let machine = Machine::restore(&config, &snapshot, backends)?;
+        options.timeline.mark("guest restored");
         restore_files(&snapshot, &served)?;
         let hostname = options.hostname.as_ref().unwrap_or(&of.hostname);
         let (console, control) = bring_up::follow(ends, &machine, options.console.as_ref())?;
         let (session, processes) = Session::resume(control, &snapshot.unit(SESSION)?, &options.timeline)?;
+        let head_start = match saved.head_start(name)? {
+            Some(head_start) => head_start.give(&machine, &options.timeline)?,
+            None => None,
+        };
         machine.resume()?;
         options.timeline.mark("guest runs, restored");
         session.configure(&hello, bring_up::configuration(hostname)?)?;
@@ -169,7 +172,7 @@ impl Instance {
             console,
             timeline: options.timeline.clone(),
             keeping: None,
-            head_start: None,
+            head_start,
             hello,
             served,
             hostname: hostname.clone(),
@@ -187,21 +190,14 @@ impl Instance {
     }
 }
 
-/// The image that the guest runs from: the very same, as inode numbers are its own.
-fn image_of(library: &Library, saved: &SavedInstance, progress: &Arc<dyn Progress>) -> Result<Image> {
-    let options = PullOptions {
-        policy: PullPolicy::Never,
-        ..PullOptions::default()
+/// The image that the guest runs from: the very same, as inode numbers are its own, whatever its name means by now.
+fn image_of(library: &Library, saved: &SavedInstance) -> Result<Image> {
+    let gone = || Error::SavedGuestImage {
+        name: saved.image.clone(),
+        id: saved.image_id.clone(),
     };
-    let found = library.image(&saved.image, &options, progress);
-    match found {
-        Ok(image) if image.id() == saved.image_id => Ok(image),
-        Ok(_) | Err(Error::NotPulled(_)) => Err(Error::SavedGuestImage {
-            name: saved.image.clone(),
-            id: saved.image_id.clone(),
-        }),
-        Err(error) => Err(error),
-    }
+    let id = saved.image_id.parse().map_err(|_| gone())?;
+    library.image_by_id(&saved.image, &id)?.ok_or_else(gone)
 }
 
 /// The shares a guest had, in its order, from those that are given.

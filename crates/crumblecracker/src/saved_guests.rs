@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use saved_state::{Identity, Snapshot};
 
+use crate::head_start::HeadStart;
 use crate::names::is_name;
 use crate::snapshot_cache::{Filling, Key, SnapshotCache};
 use crate::{CachedSnapshot, Error, Library, Result};
@@ -17,23 +18,26 @@ use crate::{CachedSnapshot, Error, Library, Result};
 pub struct SavedGuests {
     library: Library,
     folder: SnapshotCache,
+    /// Whether they stay, so that it is worth gathering what later guests start quicker with.
+    stay: bool,
 }
 
 impl Library {
     /// The guests that were put by with [`Instance::save`](crate::Instance::save).
     pub fn saved_guests(&self) -> SavedGuests {
-        self.guests_in("guests")
+        self.guests_in("guests", true)
     }
 
     /// The guests that are put by for as long as forks are made of them.
     pub(crate) fn forked_guests(&self) -> SavedGuests {
-        self.guests_in("forks")
+        self.guests_in("forks", false)
     }
 
-    fn guests_in(&self, folder: &str) -> SavedGuests {
+    fn guests_in(&self, folder: &str, stay: bool) -> SavedGuests {
         SavedGuests {
             library: self.clone(),
             folder: SnapshotCache::in_folder(self.cache_folder().join(folder), u64::MAX),
+            stay,
         }
     }
 }
@@ -90,6 +94,12 @@ impl SavedGuests {
         let mut filling = self.begin(&format!("{}-{number}", std::process::id()), identity)?;
         filling.writer.force_nothing();
         Ok(filling)
+    }
+
+    /// What the first guest that is taken up from one leaves for the next.
+    pub(crate) fn head_start(&self, name: &str) -> Result<Option<HeadStart>> {
+        let key = checked(name)?;
+        Ok(self.stay.then(|| HeadStart::new(&self.folder, &key)))
     }
 
     /// Opens one; what is in it was not looked at, but units are what was written.

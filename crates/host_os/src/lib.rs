@@ -29,7 +29,7 @@ pub use direct::{DIRECT_ALIGNMENT, set_direct};
 pub use error::Error;
 pub use event::Event;
 pub use heap::prefer_one_heap;
-pub use own_pages::{bring_in, own_pages};
+pub use own_pages::{bring_in, own_pages, tell_pages_apart, used_pages};
 pub use permissions::{
     disk_usage, is_peer_ours, is_same_file, only_we_write, permission_bits, set_permission_bits,
 };

@@ -19,6 +19,7 @@ mod machine;
 mod memory_image;
 mod run;
 mod snapshot;
+mod used_pages;
 mod wiring;
 
 pub use boot::{CommandLine, KernelImageError, unpack_kernel};
@@ -28,3 +29,4 @@ pub use machine::{Machine, MachineHandle};
 pub use memory_image::flatten;
 pub use run::Outcome;
 pub use snapshot::profile_in;
+pub use used_pages::{PageWatch, UsedPages};

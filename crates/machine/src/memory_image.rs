@@ -50,6 +50,11 @@ fn name(number: usize) -> String {
 }
 
 impl Image {
+    /// What lies where.
+    pub(crate) fn extents(&self) -> &[Extent] {
+        &self.extents
+    }
+
     /// What `snapshot` says of RAM.
     pub(crate) fn open(snapshot: &Snapshot) -> Result<Self, Error> {
         let saved: SavedExtents = snapshot.load(EXTENTS, |unit| unit.decode(SCHEMA))?;

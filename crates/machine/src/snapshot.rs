@@ -6,8 +6,6 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Seek};
-use std::ops::Range;
-use std::thread;
 
 use hypervisor::x86_64::{CpuProfile, CpuState, CpuidLeaf, UnknownProfile, for_vcpu};
 use hypervisor::{Hypervisor, KeptCode, Vcpu};
@@ -131,24 +129,6 @@ impl Machine {
             let done: Vec<_> = vcpus.iter_mut().map(take).collect();
             Ok(done.first().copied().unwrap_or(KeptCode::NotWanted))
         })
-    }
-
-    /// The pages of RAM that were written since the machine was made, for [`Machine::bring_in`].
-    pub fn touched(&self) -> Vec<Range<u64>> {
-        self.parts.memory.touched()
-    }
-
-    /// Has `pages` of RAM ready before the guest writes them, while others do something else; what is no RAM is passed
-    /// over.
-    ///
-    /// # Errors
-    /// [`Error::Thread`].
-    pub fn bring_in(&self, pages: Vec<Range<u64>>) -> Result<(), Error> {
-        let memory = self.parts.memory.clone();
-        let thread = thread::Builder::new().name("bring-in".to_owned());
-        // It ends by itself, and keeps the memory until then.
-        let started = thread.spawn(move || memory.bring_in(&pages));
-        started.map(drop).map_err(Error::Thread)
     }
 
     /// What the first CPU's backend has made of the guest's kernel, for later machines from the same snapshot; `None`

@@ -7,9 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use crumblecracker::session::{Process, ProcessOutput};
-use crumblecracker::{
-    CpuProfile, Hypervisor, Instance, InstanceOptions, Progress, TakeUpOptions, open_backend,
-};
+use crumblecracker::{CpuProfile, Hypervisor, Instance, InstanceOptions, TakeUpOptions, open_backend};
 use vm_tests::{Host, command, says};
 
 /// The backend called so, with which this host's guests run, and the one in software.
@@ -38,14 +36,7 @@ fn moved(
     let name = format!("moves-{}-{:?}", std::process::id(), thread::current().id()).replace(['(', ')'], "");
     instance.save(&guests, &name)?;
     drop(instance);
-    let nobody: Arc<dyn Progress> = Arc::new(());
-    let taken_up = Instance::take_up(
-        &guests,
-        &name,
-        backend.clone(),
-        &TakeUpOptions::default(),
-        &nobody,
-    );
+    let taken_up = Instance::take_up(&guests, &name, backend.clone(), &TakeUpOptions::default());
     guests.remove(&name)?;
     taken_up
 }

@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crumblecracker::session::{Process, ProcessOutput};
@@ -23,9 +22,8 @@ impl<'a> Saved<'a> {
     }
 
     fn take_up(&self, options: &TakeUpOptions) -> crumblecracker::Result<(Instance, Vec<Process>)> {
-        let nobody: Arc<dyn crumblecracker::Progress> = Arc::new(());
         let backend = crumblecracker::open_backend(None, &self.0.library)?;
-        Instance::take_up(&self.0.library.saved_guests(), &self.1, backend, options, &nobody)
+        Instance::take_up(&self.0.library.saved_guests(), &self.1, backend, options)
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::protocol::{Receiver, Sender};
 use super::{Claim, Instances, Running, read_capped};
 use crate::session::Process;
-use crate::{Command, Error, Instance, Library, Progress, Result, Share, TakeUpOptions, open_backend};
+use crate::{Command, Error, Instance, Library, Result, Share, TakeUpOptions, open_backend};
 
 /// The file in a fork's folder that says what it is made of, until it is.
 const PLAN: &str = "plan";
@@ -97,7 +97,6 @@ impl Running {
     pub fn fork(library: &Library, claim: &Claim) -> Result<Self> {
         let Plan { made, options } = read_plan(&claim.folder())?;
         let backend = open_backend(Some(&made.backend), library)?;
-        let nobody_watches: std::sync::Arc<dyn Progress> = std::sync::Arc::new(());
         let options = TakeUpOptions {
             shares: made.shares,
             hostname: options.hostname,
@@ -105,8 +104,7 @@ impl Running {
             ..TakeUpOptions::default()
         };
         let forks = library.forked_guests();
-        let (instance, processes) =
-            Instance::take_up(&forks, &made.snapshot, backend, &options, &nobody_watches)?;
+        let (instance, processes) = Instance::take_up(&forks, &made.snapshot, backend, &options)?;
         let main = Process::first_of(processes, made.has_main)?;
         Ok(Self::with_main(instance, main, made.usual))
     }

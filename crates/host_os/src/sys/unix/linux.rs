@@ -133,6 +133,17 @@ const SWAPPED: u64 = 1 << 62;
 const FILE_OR_SHARED: u64 = 1 << 61;
 
 pub(crate) fn own_pages(address: usize, len: usize) -> Result<Vec<Range<usize>>, Error> {
+    pages(address, len, |bits| {
+        bits & SWAPPED != 0 || bits & (PRESENT | FILE_OR_SHARED) == PRESENT
+    })
+}
+
+pub(crate) fn used_pages(address: usize, len: usize) -> Result<Vec<Range<usize>>, Error> {
+    pages(address, len, |bits| bits & (PRESENT | SWAPPED) != 0)
+}
+
+/// The pages whose entries `count`.
+fn pages(address: usize, len: usize, count: impl Fn(u64) -> bool) -> Result<Vec<Range<usize>>, Error> {
     let failed = || Error::os("read /proc/self/pagemap");
     let page = rustix::param::page_size();
     let entry = size_of::<u64>();
@@ -141,22 +152,34 @@ pub(crate) fn own_pages(address: usize, len: usize) -> Result<Vec<Range<usize>>,
     pagemap
         .read_exact_at(&mut entries, (address / page * entry) as u64)
         .map_err(failed())?;
-    let mut own: Vec<Range<usize>> = Vec::new();
+    let mut ranges: Vec<Range<usize>> = Vec::new();
     for (index, bytes) in entries.chunks_exact(entry).enumerate() {
         let bits = bytes
             .iter()
             .rev()
             .fold(0, |bits, &byte| bits << 8 | u64::from(byte));
-        if bits & SWAPPED == 0 && bits & (PRESENT | FILE_OR_SHARED) != PRESENT {
+        if !count(bits) {
             continue;
         }
         let start = index * page;
-        match own.last_mut().filter(|last| last.end == start) {
+        match ranges.last_mut().filter(|last| last.end == start) {
             Some(last) => last.end += page,
-            None => own.push(start..start + page),
+            None => ranges.push(start..start + page),
         }
     }
-    Ok(own)
+    Ok(ranges)
+}
+
+/// Pages of a file are entered with those around them, but only of the same mapping (mm/memory.c, `do_fault_around`), and
+/// mappings whose advice differs are not joined. This advice changes nothing about pages that are in memory.
+pub(crate) fn tell_pages_apart(address: usize, len: usize, piece: usize) -> Result<(), Error> {
+    for start in (0..len).step_by(piece.max(1)).step_by(2) {
+        let (at, len) = (address + start, piece.min(len - start));
+        // SAFETY: no byte changes by this, whatever is mapped there (madvise(2), MADV_RANDOM).
+        unsafe { rustix::mm::madvise(at as *mut _, len, rustix::mm::Advice::Random) }
+            .map_err(Error::os("tell pages apart"))?;
+    }
+    Ok(())
 }
 
 pub(crate) fn bring_in(address: usize, len: usize) -> Result<(), Error> {
@@ -188,6 +211,30 @@ mod tests {
     }
 
     #[test]
+    fn pages_told_apart_are_used_one_by_one() {
+        let page = rustix::param::page_size();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&vec![7; 8 * page]).unwrap();
+        let rights = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let start = unsafe { mmap(null_mut(), 8 * page, rights, MapFlags::PRIVATE, &file, 0) }.unwrap();
+        let first = start.cast::<u8>();
+
+        tell_pages_apart(start as usize, 8 * page, page).unwrap();
+
+        // SAFETY: inside the mapping, which nobody else has.
+        unsafe {
+            assert_eq!(first.add(2 * page).read(), 7);
+            assert_eq!(first.add(5 * page).read(), 7);
+            first.add(7 * page).write(1);
+        }
+        let used = used_pages(start as usize, 8 * page).unwrap();
+        assert_eq!(used, [2 * page..3 * page, 5 * page..6 * page, 7 * page..8 * page]);
+        // SAFETY: the mapping goes.
+        unsafe { munmap(start, 8 * page) }.unwrap();
+    }
+
+    #[test]
     fn own_pages_are_those_that_were_written_or_brought_in() {
         let page = rustix::param::page_size();
         let mut file = tempfile::tempfile().unwrap();
@@ -207,6 +254,7 @@ mod tests {
 
         let own = own_pages(start as usize, 8 * page).unwrap();
         assert_eq!(own, [page..3 * page, 6 * page..7 * page]);
+        assert!(used_pages(start as usize, 8 * page).unwrap()[0].contains(&(3 * page)));
         // SAFETY: as above; then the mapping goes.
         unsafe {
             assert_eq!(first.add(6 * page).read(), 7);

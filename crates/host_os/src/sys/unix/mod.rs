@@ -14,6 +14,7 @@ pub(crate) use heap::prefer_one_heap;
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{
     Event, boot_id, bring_in, is_peer_ours, own_pages, program_identity, random_bytes, set_direct,
+    tell_pages_apart, used_pages,
 };
 pub(crate) use permissions::{disk_usage, is_ours, is_same_file, permission_bits, set_permission_bits};
 pub(crate) use thread::ThreadId;

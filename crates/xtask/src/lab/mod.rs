@@ -18,7 +18,7 @@ use packages::Package;
 use qemu::{Event, Qemu};
 
 /// Debian's metapackage of the kernel the lab boots.
-const KERNEL: &str = "linux-image-cloud-amd64";
+const KERNEL: &str = "linux-image-6.12-cloud-amd64";
 const PACKAGES: &[Package] = &[
     Package {
         name: "qemu-system-x86",
@@ -42,6 +42,10 @@ const BOOTS: u32 = 3;
 const LIFE_SILENCE: Duration = Duration::from_secs(120);
 /// Exit status for a command that ran into its timeout, as timeout(1) has it.
 const TIMED_OUT: u8 = 124;
+/// Processors of a lab. With two the emulation does not survive what KVM does when its first guest runs: Linux 6.12 patches
+/// its own code under the other processor then, and dies of the breakpoint it had put there; 6.1 stood still for good in 3
+/// of 5 labs that ran the conformance suite three times each.
+const CPUS: u32 = 1;
 /// Exit status for a command whose lab froze under it.
 const FROZEN: u8 = 125;
 
@@ -49,7 +53,7 @@ const FROZEN: u8 = 125;
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Virtual CPUs of the lab.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = CPUS)]
     cpus: u32,
     /// RAM of the lab in MiB.
     #[arg(long, value_name = "MIB", default_value_t = 3072)]
@@ -92,14 +96,14 @@ pub(crate) struct LabCommand {
 }
 
 impl LabCommand {
-    /// A command with two CPUs, 3 GiB, 20 minutes, no input, and its output streamed.
+    /// A command with one CPU, 3 GiB, 20 minutes, no input, and its output streamed.
     pub(crate) fn new(argv: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
             argv: argv.into_iter().map(Into::into).collect(),
             env: Vec::new(),
             shares: Vec::new(),
             stdin: Vec::new(),
-            cpus: 2,
+            cpus: CPUS,
             memory_mib: 3072,
             timeout: Duration::from_secs(1200),
             output: Output::Stream,

@@ -134,8 +134,16 @@ fn qemu_command(command: &LabCommand, kernel: &Path, folder: &RunFolder) -> Resu
     let memory = command.memory_mib;
     let mut qemu = mortal("qemu-system-x86_64");
     qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
-        // Emulated SVM: `max` has it, so a stock kvm-amd finds what it needs.
-        .args(["-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max"])
+        // Emulated SVM: `max` has it, so a stock kvm-amd finds what it needs. Without these two flags kernels clear and
+        // copy pages by eight bytes at a time, each of which is emulated, and not by one.
+        .args([
+            "-M",
+            "q35",
+            "-accel",
+            "tcg,thread=multi",
+            "-cpu",
+            "max,-erms,-fsrm",
+        ])
         .args(["-m", &memory.to_string(), "-smp", &command.cpus.to_string()])
         .args([
             "-object",
@@ -162,7 +170,11 @@ fn qemu_command(command: &LabCommand, kernel: &Path, folder: &RunFolder) -> Resu
     .arg(kernel)
     .arg("-initrd")
     .arg(folder.file("initramfs"))
-    .args(["-append", "console=ttyS0 panic=-1 reboot=t mitigations=off"])
+    // A program at another address each time would be translated anew each time.
+    .args([
+        "-append",
+        "console=ttyS0 panic=-1 reboot=t mitigations=off norandmaps",
+    ])
     .stderr(File::create(folder.file("qemu.log"))?);
     Ok(qemu)
 }

@@ -17,12 +17,9 @@ const SOFTWARE_ONLY: &[&str] = &["kept_code", "tracing", "userland"];
 const HARDWARE_ONLY: &str = "conformance";
 /// Time for one lab, its boot included.
 const LAB_TIME: Duration = Duration::from_secs(30 * 60);
-/// Labs for the whole half: the emulation stops for good now and then (see [`LAB_CPUS`]), and the programs that had
+/// Labs for the whole half: the emulation stops for good now and then (see `lab`), and the programs that had
 /// not ended by then run in the next one.
 const LABS: u32 = 3;
-/// Processors of the lab. With two, QEMU's emulation of nested virtualization stops for good now and then: in 3 of 5
-/// labs that ran the conformance suite three times each, against none of 6 with one.
-const LAB_CPUS: u32 = 1;
 
 /// Runs a test program by itself in its crate's folder, as `cargo test` does it; a failed one ends nothing.
 /// Emulated boots stall now and then, a guest's in the lab like the lab's own: a program that failed over one is
@@ -103,7 +100,6 @@ fn in_lab(programs: &[Executable], env: &[(String, String)], filter: Option<&str
     for lab in 1..=LABS {
         let mut command = LabCommand::new(["sh", "-c", &script(&left), "sh", filter.unwrap_or_default()]);
         command.env = env.to_vec();
-        command.cpus = LAB_CPUS;
         command.timeout = LAB_TIME;
         command.output = Output::Tee;
         let outcome = lab::run(&command)?;

@@ -4,6 +4,8 @@
 use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -33,8 +35,27 @@ const WATCHED: Duration = Duration::from_secs(1);
 pub(crate) struct HeadStart {
     cache: SnapshotCache,
     key: Key,
-    watching: Option<JoinHandle<()>>,
+    watching: Option<Watching>,
     gathers_code: bool,
+}
+
+/// A thread that keeps which pages a machine has used, when its time is over or when it is told.
+struct Watching {
+    over: Sender<()>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Watching {
+    /// Has it done now, if it was not yet.
+    fn end(&self) {
+        // It is gone where it was done already.
+        let _ = self.over.send(());
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // A panic was told when it happened, and the pages are missing.
+            let _ = thread.join();
+        }
+    }
 }
 
 impl HeadStart {
@@ -70,27 +91,36 @@ impl HeadStart {
         if let Some(code) = self.gathers_code.then(|| machine.code_to_keep()).flatten() {
             self.cache.keep_beside(&self.key, CODE, &code);
         }
-        if let Some(watching) = self.watching {
-            machine.handle().stop();
-            // A panic was told when it happened, and the pages are missing.
-            let _ = watching.join();
+        self.end_watch();
+    }
+
+    /// Ends the watch of the machine's pages, before somebody else looks at them.
+    pub(crate) fn end_watch(&self) {
+        if let Some(watching) = &self.watching {
+            watching.end();
         }
     }
 
     /// Keeps which pages the machine uses in its first second.
-    fn watch(&self, machine: &Machine) -> Result<JoinHandle<()>> {
+    fn watch(&self, machine: &Machine) -> Result<Watching> {
         let watch = machine.watch_pages();
-        let (machine, cache, key) = (machine.handle(), self.cache.clone(), self.key.clone());
+        let (cache, key) = (self.cache.clone(), self.key.clone());
+        let (over, told) = mpsc::channel();
         let keep = move || {
-            machine.wait(Some(WATCHED));
+            // Told, or it is time.
+            let _ = told.recv_timeout(WATCHED);
             let UsedPages { written, used } = watch.used();
             cache.keep_beside(&key, WRITTEN, &bytes_of(&within_reason(written)));
             cache.keep_beside(&key, USED, &bytes_of(&within_reason(used)));
         };
-        let thread = thread::Builder::new().name("page-watch".to_owned());
-        thread.spawn(keep).map_err(|source| Error::Host {
+        let thread = thread::Builder::new().name("page-watch".to_owned()).spawn(keep);
+        let thread = thread.map_err(|source| Error::Host {
             doing: "start a thread",
             source,
+        })?;
+        Ok(Watching {
+            over,
+            thread: Mutex::new(Some(thread)),
         })
     }
 

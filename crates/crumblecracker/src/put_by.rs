@@ -83,6 +83,10 @@ impl Instance {
     fn write_paused(&self, filling: &mut Filling) -> Result<()> {
         // The machine of one would go on under the other's hands.
         let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        // Writing it down touches pages that the guest does not.
+        if let Some(head_start) = &self.head_start {
+            head_start.end_watch();
+        }
         // So that no command runs in a guest taken up before that has its name, clock and seed.
         self.session.request(ToGuest::Freeze)?;
         self.machine.pause()?;

@@ -71,7 +71,7 @@ impl HeadStart {
     /// Gives a machine that was just restored what is there. Where something is missing, what comes back wants to be asked
     /// to [`HeadStart::keep`] at the machine's end.
     pub(crate) fn give(mut self, machine: &Machine, timeline: &Timeline) -> Result<Option<Self>> {
-        match self.pages() {
+        match self.pages(machine.maps_ahead()) {
             Some(pages) => match machine.bring_in(pages) {
                 Ok(()) => timeline.mark("pages brought in"),
                 Err(error) => debug!(error = one_line(&error), "pages do not come in advance"),
@@ -111,7 +111,9 @@ impl HeadStart {
             let _ = told.recv_timeout(WATCHED);
             let UsedPages { written, used } = watch.used();
             cache.keep_beside(&key, WRITTEN, &bytes_of(&within_reason(written)));
-            cache.keep_beside(&key, USED, &bytes_of(&within_reason(used)));
+            if let Some(used) = used {
+                cache.keep_beside(&key, USED, &bytes_of(&within_reason(used)));
+            }
         };
         let thread = thread::Builder::new().name("page-watch".to_owned()).spawn(keep);
         let thread = thread.map_err(|source| Error::Host {
@@ -124,8 +126,8 @@ impl HeadStart {
         })
     }
 
-    /// Which pages, if both files are there.
-    fn pages(&self) -> Option<UsedPages> {
+    /// Which pages, if all is there that is of use.
+    fn pages(&self, maps_ahead: bool) -> Option<UsedPages> {
         let read = |name: &str| {
             let file: File = self.cache.beside(&self.key, name)?;
             let mut bytes = Vec::new();
@@ -134,7 +136,10 @@ impl HeadStart {
         };
         Some(UsedPages {
             written: read(WRITTEN)?,
-            used: read(USED)?,
+            used: match maps_ahead {
+                true => Some(read(USED)?),
+                false => None,
+            },
         })
     }
 }

@@ -16,13 +16,14 @@ const GAP: u64 = 4 * guest_memory::PAGE_SIZE;
 pub struct UsedPages {
     /// Those that were written.
     pub written: Vec<Range<u64>>,
-    /// Those that were used in any way.
-    pub used: Vec<Range<u64>>,
+    /// Those that were used in any way; of use, and known, only where the backend maps pages ahead.
+    pub used: Option<Vec<Range<u64>>>,
 }
 
 /// Tells which pages of a machine's RAM have been used. It keeps the RAM, not the machine.
 pub struct PageWatch {
     memory: GuestMemory,
+    maps_ahead: bool,
 }
 
 impl PageWatch {
@@ -30,7 +31,7 @@ impl PageWatch {
     pub fn used(&self) -> UsedPages {
         UsedPages {
             written: self.memory.touched(),
-            used: self.memory.used(),
+            used: self.maps_ahead.then(|| self.memory.used()),
         }
     }
 }
@@ -40,10 +41,11 @@ impl Machine {
     /// is told from the next, which takes some milliseconds.
     pub fn watch_pages(&self) -> PageWatch {
         let memory = self.parts.memory.clone();
-        if let (true, Some(image)) = (self.maps_ahead(), &self.parts.image) {
+        let maps_ahead = self.maps_ahead();
+        if let (true, Some(image)) = (maps_ahead, &self.parts.image) {
             memory.tell_pages_apart(image.extents());
         }
-        PageWatch { memory }
+        PageWatch { memory, maps_ahead }
     }
 
     /// Has `pages` of RAM ready before the guest uses them, in a machine that was restored and has not run yet; what is no
@@ -62,7 +64,7 @@ impl Machine {
         }
         // First: what was only read by then would be entered as such, and be entered again at its first store.
         memory.bring_in(&pages.written);
-        let used = joined(memory.only_ram(&pages.used));
+        let used = joined(memory.only_ram(&pages.used.unwrap_or_default()));
         // The CPUs of a machine share the tables.
         self.with_paused_vcpus(|vcpus| match vcpus.first_mut() {
             Some(first) => Ok(first.map_ahead(&used)?),
@@ -70,7 +72,8 @@ impl Machine {
         })
     }
 
-    fn maps_ahead(&self) -> bool {
+    /// Whether the backend of this machine has use for pages that are only read.
+    pub fn maps_ahead(&self) -> bool {
         self.parts.hypervisor.capabilities().maps_ahead
     }
 }

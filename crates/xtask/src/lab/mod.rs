@@ -17,8 +17,9 @@ pub(crate) use initramfs::Archive;
 use packages::Package;
 use qemu::{Event, Qemu};
 
-/// Debian's metapackage of the kernel the lab boots.
-const KERNEL: &str = "linux-image-6.12-cloud-amd64";
+/// Debian's metapackages of the kernel the lab boots, the first that the machine's sources have: KVM of Linux 6.12 maps
+/// pages ahead. In Debian 12 it comes with the security updates, in later releases it is the usual one.
+const KERNELS: [&str; 2] = ["linux-image-6.12-cloud-amd64", "linux-image-cloud-amd64"];
 const PACKAGES: &[Package] = &[
     Package {
         name: "qemu-system-x86",
@@ -31,6 +32,10 @@ const PACKAGES: &[Package] = &[
     Package {
         name: "busybox-static",
         why: "the lab's initramfs",
+    },
+    Package {
+        name: "xz-utils",
+        why: "unpacks the lab's kernel modules",
     },
 ];
 /// A boot takes about 3 s; one that says nothing for this long hangs, as emulated boots now and then do.
@@ -178,7 +183,7 @@ pub(crate) fn run(command: &LabCommand) -> Result<LabOutcome> {
         "the lab must be run by root: virtiofsd shows it the whole file system"
     );
     packages::ensure(PACKAGES)?;
-    let kernel = packages::unpacked_dependency(KERNEL, &cache_folder()?)?;
+    let kernel = kernel()?;
     let shares = command.shares.iter().map(|share| {
         fs::canonicalize(share).with_context(|| format!("--share {}: not a folder here", share.display()))
     });
@@ -302,6 +307,13 @@ pub(crate) fn boot_image(kernel: &Path) -> Result<PathBuf> {
                 .is_some_and(|name| name.as_encoded_bytes().starts_with(b"vmlinuz-"))
         })
         .with_context(|| format!("no kernel in {}", folder.display()))
+}
+
+/// A root that the lab's kernel was unpacked in.
+fn kernel() -> Result<PathBuf> {
+    let [preferred, usual] = KERNELS;
+    let cache = cache_folder()?;
+    packages::unpacked_dependency(preferred, &cache).or_else(|_| packages::unpacked_dependency(usual, &cache))
 }
 
 /// Where unpacked packages are kept between runs and clones.
